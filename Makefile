@@ -1,0 +1,48 @@
+# Everything runs in .venv, which the first target that needs it makes from requirements.lock.
+# Needed beforehand: git, a Python of 3.11 or newer (PYTHON names another than python3) and a
+# package registry. `scripts/venv` does nothing when nothing changed.
+
+PYTHON ?= python3
+OTHER_PYTHONS ?= 3.12 3.13
+BIN := .venv/bin
+
+.PHONY: help demo test check bench lock venv clean
+
+help:
+	@echo 'make demo    watch a real agent being traced, about 30 seconds'
+	@echo 'make test    run the tests here, then the quick ones on Python $(OTHER_PYTHONS) where installed'
+	@echo 'make check   format, lint and types'
+	@echo 'make bench   measure against the promises and against others (benchmarks/)'
+	@echo 'make lock    renew the lock files from pyproject.toml (needs uv)'
+	@echo 'make clean   remove what these made'
+
+venv:
+	@scripts/venv '$(PYTHON)' .venv requirements.lock
+
+demo: venv
+	@$(BIN)/everyspan demo
+
+test: venv
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
+	@for version in $(OTHER_PYTHONS); do scripts/test-on $$version || exit 1; done
+
+check: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench:
+	@scripts/venv '$(PYTHON)' .venv-bench benchmarks/requirements.lock
+	.venv-bench/bin/python -m benchmarks
+
+# Hashes of every platform's files, and no registry's address (docs/decisions/001).
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --custom-compile-command 'make lock'
+
+lock:
+	$(COMPILE) --upgrade pyproject.toml --extra all --output-file requirements.lock
+	$(COMPILE) --upgrade pyproject.toml benchmarks/requirements.in --output-file benchmarks/requirements.lock
+
+clean:
+	rm -rf .venv .venv-3.* .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
