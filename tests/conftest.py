@@ -1,0 +1,29 @@
+"""What every test stands on: no hypothesis deadline, and no silent skip in CI."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+
+# A deadline measures the machine's other work, not ours. Under CI hypothesis has its own profile,
+# which has none either and is seeded.
+if "CI" not in os.environ:
+    hypothesis.settings.register_profile("everyspan", deadline=None)
+    hypothesis.settings.load_profile("everyspan")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a CI run in which a test was skipped: there, everything a test needs is installed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if "CI" in os.environ and reporter and reporter.stats.get("skipped") and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the skips that failed the run."""
+    if "CI" in os.environ:
+        for report in terminalreporter.stats.get("skipped", []):
+            terminalreporter.write_line(f"skipped, which fails a CI run: {report.nodeid}", red=True)
