@@ -1,0 +1,282 @@
+"""Completeness of a trace: P11 and the table of completeness words."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from everyspan.model.completeness import (
+    HOLES_MAX,
+    LATE_S_MAX,
+    REPORT_S_MAX,
+    Hole,
+    State,
+    Tally,
+    Verdict,
+    assess,
+    timestamp_s,
+)
+
+T0_S = 1_760_000_000.0
+LONG_AFTER_S = T0_S + 10_000
+
+Row = dict[str, Any]
+
+
+def stamp(offset_s: float) -> str:
+    return datetime.fromtimestamp(T0_S + offset_s, UTC).isoformat()
+
+
+def ended(n: int | None, *, part: str = "a", parent: str | None = None, **record: Any) -> Row:
+    """A span of a part that ended second `n`, with ordinal `n`."""
+    metadata = {} if n is None else {"__everyspan__": {"p": part, "n": n, "rev": 1, **record}}
+    at = stamp(n or 0)
+    return {
+        "id": f"{part}{n}",
+        "trace_id": "t",
+        "parent_id": parent,
+        "start_timestamp": stamp(0),
+        "end_timestamp": at,
+        "metadata": metadata,
+    }
+
+
+def opened(id: str, *, part: str | None = "a") -> Row:
+    metadata = {} if part is None else {"__everyspan__": {"p": part, "rev": 0}}
+    return {"id": id, "trace_id": "t", "start_timestamp": stamp(0), "metadata": metadata}
+
+
+def part_of(total: int, *, part: str = "a", dropped: dict[str, int] | None = None) -> list[Row]:
+    """All spans of a closed part, the last one its root."""
+    closing: dict[str, Any] = {"total": total} | ({"dropped": dropped} if dropped else {})
+    root = f"{part}{total}"
+    children = [ended(n, part=part, parent=root) for n in range(1, total)]
+    return [*children, ended(total, part=part, **closing)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "now_s", "state", "text"),
+    [
+        (part_of(14), LONG_AFTER_S, State.COMPLETE, "✓ 14 of 14"),
+        (part_of(14)[:9], T0_S + 20, State.RUNNING, "◐ 9 so far"),
+        ([opened("x")], T0_S + 20, State.RUNNING, "◐ 1 so far"),
+        ([opened("x", part=None)], T0_S + 20, State.RUNNING, "◐ 1 so far"),
+        ([opened("x")], LONG_AFTER_S, State.RUNNING, "◐ 1 so far, abandoned?"),
+        (
+            part_of(14)[:5] + part_of(14)[7:],
+            T0_S + 20,
+            State.LATE,
+            "◔ 12 of 14, 2 on the way",
+        ),
+        (
+            part_of(14, dropped={"queue full": 2})[2:],
+            T0_S + 20,
+            State.LOST,
+            "✕ 12 of 14, 2 dropped: queue full",
+        ),
+        (
+            part_of(14)[2:],
+            LONG_AFTER_S,
+            State.UNACCOUNTED,
+            "? 2 missing, nobody reported why",
+        ),
+        (
+            part_of(14, dropped={"queue full": 2})[3:],
+            LONG_AFTER_S,
+            State.LOST,
+            "✕ 11 of 14, 2 dropped: queue full, 1 missing, nobody reported why",
+        ),
+        (part_of(14)[:-1], LONG_AFTER_S, State.UNACCOUNTED, "? closing report missing"),
+        ([ended(None)], T0_S, State.NOT_REPORTED, "– 1 stored, sender keeps no count"),
+        (
+            [*part_of(4), ended(None, part="foreign")],
+            LONG_AFTER_S,
+            State.NOT_REPORTED,
+            "– 4 of 4, 1 more whose sender keeps no count",
+        ),
+        (
+            [ended(1, parent="elsewhere", total=1)],
+            LONG_AFTER_S,
+            State.NOT_REPORTED,
+            "– 1 of 1, 1 named as parent, never stored",
+        ),
+        ([], LONG_AFTER_S, State.NOT_REPORTED, "– 0 stored, sender keeps no count"),
+    ],
+)
+def test_each_state_has_its_words(rows: list[Row], now_s: float, state: State, text: str) -> None:
+    """P11: the table of states, one case each and the mixed ones."""
+    verdict = assess(rows, now_s=now_s)
+    assert (verdict.state, str(verdict)) == (state, text)
+
+
+def test_a_gap_is_late_until_it_is_a_minute_old() -> None:
+    """C3: the age of a gap counts from the end of the span that showed it."""
+    rows = [ended(1), ended(3, total=3)]
+    assert assess(rows, now_s=T0_S + 3 + LATE_S_MAX - 1).state is State.LATE
+    assert assess(rows, now_s=T0_S + 3 + LATE_S_MAX).state is State.UNACCOUNTED
+
+
+def test_an_old_gap_is_no_younger_because_the_trace_goes_on() -> None:
+    """C3: spans that came long after the gap do not make it late again."""
+    rows = [ended(1), ended(3), *(ended(n) for n in range(4, 500))]
+    assert assess(rows, now_s=T0_S + 500).state is State.UNACCOUNTED
+
+
+def test_a_report_is_due_for_ten_minutes() -> None:
+    """C2: a trace whose closing span is missing is running, then unaccounted, never complete."""
+    rows = part_of(5)[:4]
+    assert assess(rows, now_s=T0_S + 4 + REPORT_S_MAX).state is State.RUNNING
+    assert assess(rows, now_s=T0_S + 5 + REPORT_S_MAX).state is State.UNACCOUNTED
+
+
+def test_a_drop_that_arrived_after_all_is_no_loss() -> None:
+    """C3: every ordinal is stored, whatever the producer feared."""
+    verdict = assess(part_of(3, dropped={"timeout": 2}), now_s=LONG_AFTER_S)
+    assert verdict.state is State.COMPLETE
+    assert verdict.dropped == {}
+
+
+def test_an_open_row_of_a_closed_part_is_its_hole_not_running() -> None:
+    """C3: the end of that span is what is missing."""
+    rows = [opened("a1"), *part_of(3)[1:]]
+    verdict = assess(rows, now_s=LONG_AFTER_S)
+    assert (verdict.state, verdict.open, verdict.missing) == (State.UNACCOUNTED, 0, 1)
+
+
+def test_holes_are_named_by_part_and_ordinal() -> None:
+    """P11: which spans are missing can be told."""
+    rows = [row for row in part_of(9) if row["id"] not in {"a1", "a4", "a5"}]
+    verdict = assess(rows, now_s=LONG_AFTER_S)
+    assert verdict.holes == (Hole("a", 1, 1), Hole("a", 4, 5))
+
+
+def test_holes_listed_are_bounded_and_counted_all() -> None:
+    """C4: one forged ordinal costs neither memory nor time."""
+    rows = [ended(2 * n) for n in range(1, 1_000)]
+    forged = ended(1) | {"metadata": {"__everyspan__": {"p": "b", "n": 2**50}}}
+    verdict = assess([*rows, forged], now_s=LONG_AFTER_S)
+    assert len(verdict.holes) == HOLES_MAX
+    assert verdict.missing == verdict.unaccounted == 999 + 2**50 - 1
+
+
+# Properties ------------------------------------------------------------------------------------
+
+
+@st.composite
+def whole_traces(draw: st.DrawFn) -> list[Row]:
+    """Every version of every span of a trace whose parts all closed; parts hold 2 to 6 spans."""
+    rows: list[Row] = []
+    for part in ("a", "b", "c")[: draw(st.integers(1, 3))]:
+        for row in part_of(draw(st.integers(2, 6)), part=part):
+            if draw(st.booleans()):
+                rows.append(opened(row["id"], part=part))
+            rows.extend([row] * draw(st.integers(1, 3)))
+    return draw(st.permutations(rows))
+
+
+@given(whole_traces())
+def test_a_whole_trace_is_complete_in_any_order(rows: list[Row]) -> None:
+    """C1: order, repeats and earlier versions change nothing."""
+    assert assess(rows, now_s=LONG_AFTER_S).state is State.COMPLETE
+
+
+@given(whole_traces(), st.data(), st.sampled_from([T0_S, T0_S + 30, T0_S + 90, LONG_AFTER_S]))
+def test_no_missing_span_is_ever_complete(
+    rows: list[Row], data: st.DataObject, now_s: float
+) -> None:
+    """C2: whichever spans are gone, at any time, and gone with all their versions or to a START."""
+    ids = sorted({row["id"] for row in rows})
+    gone = data.draw(st.sets(st.sampled_from(ids), min_size=1))
+    keep_starts = data.draw(st.booleans())
+    left = [
+        row for row in rows if row["id"] not in gone or (keep_starts and "end_timestamp" not in row)
+    ]
+    # A part of which nothing at all is left has left no trace of itself.
+    parts = {row["id"][0] for row in left}
+    for part in {row["id"][0] for row in rows} - parts:
+        gone -= {span_id for span_id in gone if span_id.startswith(part)}
+    if gone:
+        assert assess(left, now_s=now_s).state is not State.COMPLETE
+
+
+def figures(verdict: Verdict) -> tuple[object, ...]:
+    return (verdict, verdict.words)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+records = st.fixed_dictionaries(
+    {},
+    optional={
+        "p": st.sampled_from(["a", "b"]) | json_values,
+        "n": st.integers(-2, 9) | json_values,
+        "total": st.integers(-2, 12) | json_values,
+        "rev": st.integers(0, 2) | json_values,
+        "dropped": st.dictionaries(st.sampled_from(["x", "y"]), st.integers(-1, 5)) | json_values,
+    },
+)
+times = st.none() | st.sampled_from([stamp(0), stamp(50), "no time", ""])
+any_rows = st.lists(
+    st.fixed_dictionaries(
+        {"id": st.sampled_from(["1", "2", "3", "4"]) | json_values},
+        optional={
+            "parent_id": st.sampled_from(["1", "2"]) | json_values,
+            "start_timestamp": times | json_values,
+            "end_timestamp": times | json_values,
+            "metadata": st.fixed_dictionaries({"__everyspan__": records}) | json_values,
+        },
+    ),
+    max_size=8,
+)
+
+
+@given(any_rows, st.randoms(), st.floats(0, 2e9))
+def test_any_json_is_judged_the_same_in_any_order(
+    rows: list[Row], random: Any, now_s: float
+) -> None:
+    """C1, C4: never raises, and the figures add up."""
+    verdict = assess(rows, now_s=now_s)
+    shuffled = rows + rows[:3]
+    random.shuffle(shuffled)
+    assert figures(assess(shuffled, now_s=now_s)) == figures(verdict)
+    assert verdict.missing == sum(verdict.dropped.values()) + verdict.late + verdict.unaccounted
+    assert 0 <= verdict.counted <= verdict.expected
+    assert verdict.silent_s >= 0
+    json.dumps(verdict.words)
+
+
+@given(any_rows)
+def test_a_tally_can_be_asked_at_any_time(rows: list[Row]) -> None:
+    """C1: a verdict on the way does not change the one at the end."""
+    asked, unasked = Tally(), Tally()
+    for row in rows:
+        asked.add(row)
+        asked.verdict(now_s=T0_S)
+        unasked.add(row)
+    assert asked.verdict(now_s=T0_S) == unasked.verdict(now_s=T0_S)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected_s"),
+    [
+        ("2026-01-02T03:04:05Z", 1767323045.0),
+        ("2026-01-02T03:04:05.123456789Z", 1767323045.123456),
+        ("2026-01-02T05:04:05+02:00", 1767323045.0),
+        ("2026-01-02T03:04:05", 1767323045.0),
+        ("yesterday", None),
+        ("10000-01-01T00:00:00Z", None),
+        (12, None),
+        (None, None),
+    ],
+)
+def test_timestamps_are_read_as_the_api_writes_them(text: object, expected_s: float | None) -> None:
+    """`sgp` §3: Z, offsets, 0 to 9 fraction digits; naive means UTC."""
+    assert timestamp_s(text) == expected_s
