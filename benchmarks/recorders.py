@@ -9,7 +9,6 @@ Peers are imported by name when used: the project's own environment does without
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import asyncio
 import http.client
 import json
@@ -19,6 +18,7 @@ import queue
 import threading
 import time
 import typing
+from collections.abc import Sequence
 from importlib import import_module
 from time import thread_time
 from typing import Protocol
@@ -27,8 +27,7 @@ from urllib.parse import urlsplit
 import msgspec
 from uuid_utils import uuid4
 
-
-    from benchmarks.payloads import Request
+from benchmarks.payloads import Request
 
 DRAIN_S = 120.0
 
