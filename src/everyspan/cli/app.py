@@ -1,0 +1,88 @@
+"""The group of commands, each imported when it is named.
+
+A1  Exit code 0 is success, 1 a finding, 2 bad usage or a server that cannot be read.
+A2  What went wrong in the world (no server, a taken port, a missing extra) is one line, no
+    traceback.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+import rich_click as click
+
+from everyspan.errors import EverySpanError
+
+COMMANDS = {
+    "audit": "everyspan.cli.audit:audit",
+    "demo": "everyspan.cli.demo:demo",
+    "serve": "everyspan.cli.serve:serve",
+    "traces": "everyspan.cli.traces:traces",
+}
+
+EXTRAS = {
+    "starlette": "server",
+    "uvicorn": "server",
+    "httptools": "server",
+    "apsw": "server",
+    "langchain_core": "demo",
+    "langgraph": "demo",
+    "scale_gp_beta": "demo",
+}
+
+
+class LazyGroup(click.RichGroup):
+    """A group that imports a command's module when the command is looked up."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command; None for a name that is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; turn our own errors and a missing extra into one line and exit 2."""
+        try:
+            return super().invoke(ctx)
+        except EverySpanError as error:
+            said = str(error)
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get((error.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            said = f"this command needs: pip install 'everyspan[{extra}]'"
+        click.echo(f"everyspan: {said}", err=True)
+        raise SystemExit(2)
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"everyspan {version('everyspan')}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Print the version and exit.",
+)
+def app() -> None:
+    """Traces of AI agents, every span accounted for.
+
+    \b
+    Example:
+      everyspan serve
+      everyspan traces list
+    """

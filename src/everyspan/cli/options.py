@@ -1,0 +1,86 @@
+"""Options and output that several commands share."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import rich_click as click
+
+from everyspan.config import load_environment
+from everyspan.model.completeness import timestamp_s
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from everyspan.cli.reader import SpanReader
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def server_options(command: _F) -> _F:
+    """Add `--url` and `--json` to a command that reads a server."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
+        command
+    )
+    return click.option(
+        "--url",
+        metavar="URL",
+        help="Any server of the SGP spans API. Default: EVERYSPAN_ENDPOINT, "
+        "else http://127.0.0.1:5003. SGP_API_KEY and SGP_ACCOUNT_ID are sent if set.",
+    )(command)
+
+
+def open_reader(url: str | None) -> SpanReader:
+    """Return a reader of the server that `--url` or else the environment names."""
+    from everyspan.cli.reader import DEFAULT_URL, SpanReader
+
+    environment = load_environment()
+    if url is None:
+        url = environment.endpoint or DEFAULT_URL
+    return SpanReader(url, api_key=environment.sgp_api_key, account_id=environment.sgp_account_id)
+
+
+def parse_since(_: click.Context, __: click.Parameter, text: str) -> float:
+    """Return a point in time as Unix seconds.
+
+    Args:
+        text: So long ago (`90s`, `15m`, `24h`, `7d`), or ISO-8601, naive meaning UTC.
+
+    Raises:
+        BadParameter: It is neither.
+    """
+    ago = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    if ago:
+        return max(0.0, time.time() - int(ago[1]) * _UNITS_S[ago[2]])
+    moment_s = timestamp_s(text)
+    if moment_s is None:
+        raise click.BadParameter(
+            f"{text!r} is no time; allowed: 90s, 15m, 24h, 7d, 2026-01-02T03:04:05Z"
+        )
+    return moment_s
+
+
+def iso(moment_s: float) -> str:
+    """Return Unix seconds as the spans API writes a timestamp."""
+    return datetime.fromtimestamp(moment_s, UTC).isoformat().replace("+00:00", "Z")
+
+
+def print_json(value: object) -> None:
+    """Print a JSON document in ASCII, which no terminal acts upon."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=True)
+    sys.stdout.write("\n")
+
+
+def print_text(text: Text) -> None:
+    """Print text, in colour where the terminal has it, never broken into lines."""
+    from rich.console import Console
+
+    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(text)

@@ -1,0 +1,94 @@
+"""What `traces list` and `audit` tell of a trace, gathered without keeping its spans."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from everyspan.cli.reader import SpanReader
+from everyspan.cli.usage import TokenTotal
+from everyspan.model.completeness import Tally, Verdict, timestamp_s
+
+TRACES_IN_SEARCH_MAX = 50
+
+_T = TypeVar("_T")
+
+
+class TraceSummary:
+    """One trace, span by span; holds ids and ordinals, never payloads."""
+
+    def __init__(self, trace_id: str) -> None:
+        self.trace_id = trace_id
+        self.root: dict[str, Any] | None = None
+        self.errors = 0
+        self.began_s: float | None = None
+        self.newest_s: float | None = None
+        self.total = TokenTotal()
+        self._tally = Tally()
+
+    def add(self, span: dict[str, Any]) -> None:
+        """Take one span of the trace, each once."""
+        self._tally.add(span)
+        self.total.add(span)
+        began_s = timestamp_s(span.get("start_timestamp"))
+        ended_s = timestamp_s(span.get("end_timestamp"))
+        if began_s is not None:
+            self.began_s = min(began_s, self.began_s or began_s)
+            self.newest_s = max(began_s, ended_s or began_s, self.newest_s or began_s)
+        self.errors += span.get("status") == "ERROR"
+        if not span.get("parent_id") and self.root is None:
+            # Spans come by start, so this is the first root. Its payloads are not kept.
+            keep = ("name", "status", "start_timestamp", "end_timestamp")
+            self.root = {key: span.get(key) for key in keep}
+
+    def verdict(self) -> Verdict:
+        """Return what is known of the trace now."""
+        return self._tally.verdict(now_s=time.time())
+
+
+def summaries(reader: SpanReader, trace_ids: Iterable[str]) -> Iterator[TraceSummary]:
+    """Yield a summary of every trace named, in order; one with nothing stored included."""
+    for some in _batches(trace_ids, TRACES_IN_SEARCH_MAX):
+        found = {trace_id: TraceSummary(trace_id) for trace_id in some}
+        for span in reader.search({"trace_ids": list(some)}):
+            if (summary := found.get(str(span.get("trace_id")))) is not None:
+                summary.add(span)
+        yield from found.values()
+
+
+def verdict_json(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as JSON values."""
+    return {
+        "state": str(verdict.state),
+        "text": str(verdict),
+        "stored": verdict.stored,
+        "counted": verdict.counted,
+        "expected": verdict.expected,
+        "missing": verdict.missing,
+        "dropped": dict(verdict.dropped),
+        "late": verdict.late,
+        "unaccounted": verdict.unaccounted,
+        "open": verdict.open,
+        "uncounted": verdict.uncounted,
+        "parents_missing": verdict.parents_missing,
+        "reports_due": verdict.reports_due,
+        "reports_missing": verdict.reports_missing,
+        "silent_s": round(verdict.silent_s, 3),
+        "abandoned": verdict.abandoned,
+        "holes": [
+            {"part": hole.part, "first": hole.first, "last": hole.last} for hole in verdict.holes
+        ],
+    }
+
+
+def tokens_json(total: TokenTotal) -> dict[str, Any]:
+    """Return a token total and the rule it was made by."""
+    return {"input": total.tokens.input, "output": total.tokens.output, "rule": total.rule}
+
+
+def _batches(values: Iterable[_T], size: int) -> Iterator[Sequence[_T]]:
+    remaining = iter(values)
+    while batch := list(islice(remaining, size)):
+        yield batch
