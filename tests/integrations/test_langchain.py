@@ -816,6 +816,19 @@ def test_handler_that_cannot_record_never_reaches_the_agent(
     assert 1 <= len(caplog.records) <= 5
 
 
+def test_subclass_that_breaks_costs_no_span(recorded: Recorded) -> None:
+    class Pricing(EverySpanCallbackHandler):
+        def before_end(self, span: Span) -> None:
+            if span.type == SpanType.COMPLETION:
+                span.data["cost_usd"] = 0.01
+            else:
+                raise KeyError("no price")
+
+    agent_graph(ScriptedModel()).invoke(question(), config(Pricing()))
+    assert recorded.tree() == AGENT_TREE
+    assert [span.data.get("cost_usd") for span in recorded.spans()].count(0.01) == 2
+
+
 def test_open_runs_are_bounded(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -> None:
     """C6: the oldest gives way and says so."""
     monkeypatch.setattr(integration, "OPEN_RUNS_MAX", 3)

@@ -30,7 +30,7 @@ from uuid import UUID, uuid4
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from everyspan import Span, SpanStatus, SpanType, Tracer, current_span, set_span_error
@@ -62,6 +62,7 @@ _SHOWN_METADATA = (
     "ls_max_tokens",
 )
 _PLAIN_DEPTH_MAX = 4
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 Callback = TypeVar("Callback", bound=Callable[..., None])
 
@@ -302,6 +303,11 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._fail(run_id, error)
 
+    # -- for subclasses
+
+    def before_end(self, span: Span) -> None:
+        """See every span last, its output set, and change it (add costs, a customer, a mark)."""
+
     # -- runs and spans
 
     def _enter(
@@ -400,7 +406,7 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
 
     def _end(self, span: Span, *, output: Any) -> None:
         span.output = output
-        self._tracer.trace(span.trace_id).end_span(span)
+        self._close(span)
 
     def _fail(self, run_id: UUID, error: BaseException) -> None:
         run = self._leave(run_id)
@@ -418,7 +424,7 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
             self._cancel(run.span, error)
         else:
             set_span_error(run.span, error)
-            self._tracer.trace(run.span.trace_id).end_span(run.span)
+            self._close(run.span)
 
     def _take_below(self, run: _Run) -> list[_Run]:
         """Forget every run still open below one and return them, deepest first (C5)."""
@@ -436,7 +442,13 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
     def _cancel(self, span: Span, error: BaseException) -> None:
         set_span_error(span, error)
         span.status = SpanStatus.CANCELED
-        self._tracer.trace(span.trace_id).end_span(span)
+        self._close(span)
+
+    def _close(self, span: Span) -> None:
+        try:
+            self.before_end(span)
+        finally:
+            self._tracer.trace(span.trace_id).end_span(span)
 
     def _failed(self, callback: str) -> None:
         self._failures += 1
@@ -501,33 +513,36 @@ def _payload(value: Any, key: str) -> Any:
 
 def _plain(value: Any, depth: int = 0) -> Any:
     """Messages and documents in their short form, in containers too; all else untouched."""
+    kind = type(value)
+    # Plain types first: asking a pydantic class whether it knows an object costs a microsecond.
+    if kind in _SCALARS:
+        return value
+    if kind is dict or kind is list or kind is tuple:
+        if depth == _PLAIN_DEPTH_MAX:
+            return value
+        if kind is dict:
+            return {key: _plain(each, depth + 1) for key, each in value.items()}
+        return [_plain(each, depth + 1) for each in value]
     if isinstance(value, BaseMessage):
         return _message(value)
-    if isinstance(value, Document):
-        return _document(value)
-    if depth < _PLAIN_DEPTH_MAX:
-        if type(value) is dict:
-            return {key: _plain(each, depth + 1) for key, each in value.items()}
-        if type(value) in (list, tuple):
-            return [_plain(each, depth + 1) for each in value]
-    return value
+    return _document(value) if isinstance(value, Document) else value
 
 
 def _message(message: BaseMessage) -> dict[str, Any]:
-    shown: dict[str, Any] = {"type": message.type, "content": message.content}
-    if isinstance(message, AIMessage) and message.tool_calls:
-        shown["tool_calls"] = _tool_calls(message)
-    if isinstance(message, ToolMessage):
-        shown |= {"name": message.name, "tool_call_id": message.tool_call_id}
+    kind = message.type
+    shown: dict[str, Any] = {"type": kind, "content": message.content}
+    if kind == "tool":
+        message = cast("ToolMessage", message)
+        shown["name"] = message.name
+        shown["tool_call_id"] = message.tool_call_id
         shown["status"] = message.status
+    elif calls := getattr(message, "tool_calls", None):
+        shown["tool_calls"] = _tool_calls(calls)
     return shown
 
 
-def _tool_calls(message: AIMessage) -> list[dict[str, Any]]:
-    return [
-        {"name": call["name"], "args": call["args"], "id": call["id"]}
-        for call in message.tool_calls
-    ]
+def _tool_calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
+    return [{"name": call["name"], "args": call["args"], "id": call["id"]} for call in calls]
 
 
 def _document(document: Document) -> dict[str, Any]:
@@ -555,7 +570,7 @@ def _completion(response: LLMResult, span: Span) -> dict[str, Any]:
             if isinstance(message, AIMessage):
                 usage = _usage_of_message(message) or usage
                 if message.tool_calls:
-                    output["tool_calls"] = _tool_calls(message)
+                    output["tool_calls"] = _tool_calls(message.tool_calls)
     if len(candidates) > 1:
         output["candidates"] = [each.text for each in candidates[1:]]
     if usage:
