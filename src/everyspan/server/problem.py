@@ -1,0 +1,72 @@
+"""What a refused request is told (`sgp` §5): `{"detail", "message", "code"}`, never internals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from starlette.responses import Response
+
+from everyspan.errors import RequestError
+
+
+class Detail(msgspec.Struct, frozen=True):
+    """One thing that is wrong, and where."""
+
+    loc: tuple[str | int, ...]
+    msg: str
+    type: str
+
+
+class InvalidRequestError(RequestError):
+    """A request breaks rules, perhaps several; nothing of it was stored."""
+
+    def __init__(
+        self, status: int, details: Sequence[Detail], *, code: str = "INVALID_REQUEST"
+    ) -> None:
+        first = details[0]
+        super().__init__(status, code, f"{_path(first.loc)}: {first.msg}", loc=first.loc)
+        self.details = details
+
+
+class _Problem(msgspec.Struct):
+    detail: str | Sequence[Detail]
+    message: str
+    code: str
+    request_id: str | msgspec.UnsetType = msgspec.UNSET
+
+
+def problem(
+    status: int,
+    code: str,
+    message: str,
+    *,
+    details: Sequence[Detail] = (),
+    headers: Mapping[str, str] | None = None,
+    request_id: str | None = None,
+) -> Response:
+    """Return an error reply."""
+    body = _Problem(
+        detail=details or message,
+        message=message,
+        code=code,
+        request_id=msgspec.UNSET if request_id is None else request_id,
+    )
+    return Response(
+        msgspec.json.encode(body), status, dict(headers or {}), media_type="application/json"
+    )
+
+
+def refusal(error: RequestError) -> Response:
+    """Return the reply that says why a request was refused."""
+    # The SGP client sends a 409 three times unless told not to (`sgp:E1`).
+    headers = {"x-should-retry": "false"} if error.status == 409 else {}
+    if isinstance(error, InvalidRequestError):
+        details = error.details
+    else:
+        details = [Detail(error.loc, str(error), error.code.lower())] if error.loc else []
+    return problem(error.status, error.code, str(error), details=details, headers=headers)
+
+
+def _path(loc: Sequence[str | int]) -> str:
+    return ".".join(map(str, loc))

@@ -1,0 +1,153 @@
+"""Run the trace server: bind, serve, stop in order.
+
+R1  The port is bound before anything else, and a taken one is an error that names who has it.
+R2  `ready` is called when requests are answered, with the port that was bound.
+R3  SIGINT and SIGTERM end it: requests under way get their answer (at most STOP_TIME_MAX_S), what
+    was accepted is committed, the store is closed. A second signal does not wait for requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import uvicorn
+
+from everyspan.errors import SettingsError
+from everyspan.server.app import create_app
+from everyspan.server.protocol import BoundedHttpProtocol
+from everyspan.server.stores.sqlite import SqliteStore
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 5003
+"""Where AgentEx agents and the SGP client's environment `local` look (`sgp` §1)."""
+KEEP_ALIVE_S = 75.0
+"""Longer than clients keep idle connections, so that we do not close one as they send."""
+STOP_TIME_MAX_S = 5
+BACKLOG = 2048
+
+Ready = Callable[[str, int], None]
+
+
+def run(
+    *,
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
+    store_path: str | Path,
+    ready: Ready | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        port: 0 takes a free one.
+        ready: Called once, with host and port, when requests are answered.
+
+    Raises:
+        SettingsError: The address cannot be had; the text says why and what to do.
+        StoreError: The store cannot be opened.
+    """
+    listener = _listen(host, port)
+    with listener:
+        store = SqliteStore(store_path)
+        config = uvicorn.Config(
+            create_app(store),
+            http=BoundedHttpProtocol,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=int(KEEP_ALIVE_S),
+            timeout_graceful_shutdown=STOP_TIME_MAX_S,
+            backlog=BACKLOG,
+        )
+        bound_port: int = listener.getsockname()[1]
+        server = _Server(config, lambda: ready(host, bound_port) if ready else None)
+        asyncio.run(server.serve(sockets=[listener]))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server that says when it is ready, and that a signal ends without an exception."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        # uvicorn raises the signal again once it has stopped; a server that was asked to end and
+        # did has succeeded.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        for number in signals:
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError, OverflowError) as error:
+        raise SettingsError(f"cannot listen on host {host!r}: {error}") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # Listening at once: two servers bound with SO_REUSEADDR would collide only here.
+        listener.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"port {port} on {host} is taken{_holder_text(port)};"
+                " choose another with --port (0: a free one)"
+            ) from None
+        raise SettingsError(f"cannot listen on {host} port {port}: {error}") from None
+    return listener
+
+
+def _holder_text(port: int) -> str:
+    holder = _port_holder(port)
+    return "" if holder is None else f" by {holder[1]} (pid {holder[0]})"
+
+
+def _port_holder(port: int) -> tuple[int, str] | None:
+    """Return pid and name of the process that listens on `port`, None where we may not know."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                    inodes.add(f"socket:[{fields[9]}]")
+    for process in Path("/proc").glob("[0-9]*") if inodes else ():
+        with suppress(OSError):
+            for descriptor in (process / "fd").iterdir():
+                with suppress(OSError):
+                    if str(descriptor.readlink()) in inodes:
+                        return int(process.name), (process / "comm").read_text().strip()
+    return None

@@ -1,0 +1,134 @@
+"""The SGP spans API (`sgp` §2) over a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from everyspan.errors import RequestError
+from everyspan.server import sgp_codec
+from everyspan.server.body import Bodies
+from everyspan.server.problem import Detail, InvalidRequestError
+from everyspan.server.row import SpanRow
+from everyspan.server.stores.base import Store
+
+ACCOUNT_HEADER = "x-selected-account-id"
+LOCAL_ACCOUNT = "local"
+_ACCOUNT_MAX = 256
+
+
+def sgp_routes(store: Store, bodies: Bodies) -> list[BaseRoute]:
+    """Return the routes under `/v5`."""
+    spans = _Spans(store, bodies)
+    return [
+        Route("/v5/spans", spans.create, methods=["POST"]),
+        Route("/v5/spans/batch", spans.write_batch, methods=["POST", "PUT"]),
+        Route("/v5/spans/search", spans.search, methods=["POST"]),
+        # An id may hold "/": the router sees the decoded path (`sgp` §2).
+        Route("/v5/spans/{span_id:path}", spans.retrieve, methods=["GET"]),
+        Route("/v5/spans/{span_id:path}", spans.update, methods=["PATCH"]),
+    ]
+
+
+class _Spans:
+    def __init__(self, store: Store, bodies: Bodies) -> None:
+        self._store = store
+        self._bodies = bodies
+
+    async def create(self, request: Request) -> Response:
+        """POST /v5/spans: insert or complete one span."""
+        async with self._bodies.read(request) as body:
+            row = sgp_codec.decode_create(body, _account(request))
+            stored = await self._upsert([row], lambda loc: ("body", *loc[1:]))
+        return _json(sgp_codec.encode_span(stored[0]))
+
+    async def write_batch(self, request: Request) -> Response:
+        """POST and PUT /v5/spans/batch: insert or complete up to 1,000 spans, all or none."""
+        async with self._bodies.read(request) as body:
+            rows = sgp_codec.decode_batch(body, _account(request))
+            stored = await self._upsert(rows, lambda loc: ("body", "items", *loc))
+        return _json(sgp_codec.encode_list(stored))
+
+    async def retrieve(self, request: Request) -> Response:
+        """GET /v5/spans/{id}: the most recently written span with this id."""
+        row = await self._store.get(_account(request), request.path_params["span_id"])
+        return _span_or_404(row)
+
+    async def update(self, request: Request) -> Response:
+        """PATCH /v5/spans/{id}: change the fields given."""
+        async with self._bodies.read(request) as body:
+            patch = sgp_codec.decode_patch(body)
+            span_id = request.path_params["span_id"]
+            try:
+                row = await self._store.patch(_account(request), span_id, patch)
+            except RequestError as error:
+                raise _at(error, ("body", *error.loc)) from error
+        return _span_or_404(row)
+
+    async def search(self, request: Request) -> Response:
+        """POST /v5/spans/search: one page of the spans that match."""
+        if "x-project-id" in request.headers:
+            detail = Detail(
+                ("header", "x-project-id"),
+                "this server knows no projects",
+                "unsupported",
+            )
+            raise InvalidRequestError(422, [detail])
+        async with self._bodies.read(request) as body:
+            query = sgp_codec.decode_search(body, request.query_params, _account(request))
+        takes_partial = sgp_codec.reads_partial_results(request.query_params)
+        page = await self._store.search(query)
+        if page.stopped is not None and not takes_partial:
+            if page.stopped == "bytes":
+                raise RequestError(
+                    400,
+                    "SEARCH_RESULT_TOO_LARGE",
+                    f"the page is larger than {query.bytes_max} bytes;"
+                    " lower limit, or send allow_partial_results=true",
+                )
+            raise RequestError(
+                400,
+                "QUERY_TOO_BROAD",
+                f"the search took longer than {query.time_max_s:g} s;"
+                " narrow it, or send allow_partial_results=true",
+            )
+        return _json(sgp_codec.encode_page(page, query))
+
+    async def _upsert(
+        self,
+        rows: list[SpanRow],
+        to_path: Callable[[tuple[str | int, ...]], tuple[str | int, ...]],
+    ) -> list[SpanRow]:
+        try:
+            return await self._store.upsert(rows)
+        except RequestError as error:
+            raise _at(error, to_path(error.loc)) from error
+
+
+def _at(error: RequestError, loc: tuple[str | int, ...]) -> RequestError:
+    return RequestError(error.status, error.code, str(error), loc=loc)
+
+
+def _account(request: Request) -> str:
+    account = request.headers.get(ACCOUNT_HEADER) or LOCAL_ACCOUNT
+    if len(account) > _ACCOUNT_MAX:
+        raise RequestError(
+            400,
+            "INVALID_ACCOUNT",
+            f"the account has more than {_ACCOUNT_MAX} characters",
+            loc=("header", ACCOUNT_HEADER),
+        )
+    return account
+
+
+def _span_or_404(row: SpanRow | None) -> Response:
+    if row is None:
+        raise RequestError(404, "SPAN_NOT_FOUND", "no span has this id")
+    return _json(sgp_codec.encode_span(row))
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")

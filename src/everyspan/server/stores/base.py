@@ -1,0 +1,163 @@
+"""What a span store promises. Nothing above this interface knows SQL.
+
+S1  `upsert` returns only after the rows would survive a power cut (P8).
+S2  Rows of one call are stored together or not at all.
+S3  Identity is (account, trace_id, id); versions of one identity meet by `merge`.
+S4  A page is keyset, never offset: concurrent inserts make it neither loop nor skip (`sgp:K5`).
+S5  Every wait is bounded: a full queue raises StoreBusyError, a search stops at its budgets.
+
+A store keeps no state that another server process in front of the same data could not see.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from everyspan.server.row import SpanRow
+
+SortBy = Literal["start_timestamp", "duration_ms", "input_tokens", "output_tokens"]
+Stopped = Literal["bytes", "time"] | None
+"""Which budget ended a page early."""
+
+
+class Position(msgspec.Struct, frozen=True):
+    """A place between rows: just after or just before the row with this sort key."""
+
+    value: int
+    trace_id: str
+    id: str
+
+
+class SearchQuery(msgspec.Struct, kw_only=True, frozen=True):
+    """Which spans, in which order, from where. All filters hold together; an empty one is none.
+
+    `after` and `before` are a Position, or a bare span id as the SGP client sends it (`sgp:K1`);
+    at most one of them is set. Times and durations are nanoseconds, inclusive at both ends.
+    """
+
+    account: str
+    limit: int = 100
+    sort_by: SortBy = "start_timestamp"
+    descending: bool = False
+    after: Position | str | None = None
+    before: Position | str | None = None
+    from_ns: int | None = None
+    to_ns: int | None = None
+    trace_ids: tuple[str, ...] = ()
+    span_ids: tuple[str, ...] = ()
+    parent_ids: tuple[str, ...] = ()
+    spans: tuple[tuple[str, str], ...] = ()
+    excluded_span_ids: tuple[str, ...] = ()
+    excluded_trace_ids: tuple[str, ...] = ()
+    excluded_spans: tuple[tuple[str, str], ...] = ()
+    parents_only: bool = False
+    names: tuple[str, ...] = ()
+    statuses: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    group_id: str | None = None
+    application_variant_ids: tuple[str, ...] = ()
+    obs_trace_ids: tuple[str, ...] = ()
+    obs_span_ids: tuple[str, ...] = ()
+    min_duration_ns: int | None = None
+    max_duration_ns: int | None = None
+    metadata: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    """Key and the values of which it must deeply equal one."""
+    bytes_max: int = 32 * 1024 * 1024
+    """The page stops before the row that would exceed this, but never before its first."""
+    time_max_s: float = 10.0
+
+
+class SearchPage(msgspec.Struct, kw_only=True, frozen=True):
+    """Rows in the asked order, forward and backward alike (`sgp:K2`)."""
+
+    rows: list[SpanRow]
+    has_more: bool
+    stopped: Stopped = None
+
+
+class SpanPatch(msgspec.Struct, kw_only=True, frozen=True):
+    """Fields to set on a stored span; None leaves a field alone."""
+
+    name: str | None = None
+    end_ns: int | None = None
+    status: str | None = None
+    output: bytes | None = None
+    metadata: bytes | None = None
+
+
+class StoreHealth(msgspec.Struct, kw_only=True, frozen=True):
+    """How the store is. `waiting` counts upserts not yet committed."""
+
+    ok: bool
+    spans: int
+    waiting: int
+    waiting_bytes: int
+
+
+class Store(ABC):
+    """Holds spans."""
+
+    @abstractmethod
+    async def upsert(self, rows: Sequence[SpanRow]) -> list[SpanRow]:
+        """Store new versions; return once they are safe (S1).
+
+        Args:
+            rows: One account; any order, repeats allowed (`sgp:M4`).
+
+        Returns:
+            The rows as stored, one per identity, in the order each first appears.
+
+        Raises:
+            RequestError: 409; a parent lies in another trace, or parents form a cycle. `loc` starts
+                with the row's position in `rows`. Nothing was stored.
+            StoreBusyError: Come back later; nothing was stored.
+            StoreError: Perhaps stored; repeating is safe.
+        """
+
+    @abstractmethod
+    async def patch(self, account: str, span_id: str, patch: SpanPatch) -> SpanRow | None:
+        """Set fields of the most recently written span with this id; None if there is none.
+
+        Raises:
+            RequestError: 422; the span would end before it starts.
+            StoreBusyError: Come back later; nothing was stored.
+        """
+
+    @abstractmethod
+    async def get(self, account: str, span_id: str) -> SpanRow | None:
+        """Return the most recently written span with this id, in whatever trace."""
+
+    @abstractmethod
+    async def search(self, query: SearchQuery) -> SearchPage:
+        """Return one page.
+
+        Where the query's cursor is no Position, a page never ends (backward: begins) on a row whose
+        id occurs twice among the matching ones (`sgp:K3`): it is shortened, or lengthened where it
+        would become empty, so a reader may go on from the bare id.
+
+        Raises:
+            RequestError: 400 INVALID_CURSOR; the bare id names no span, or not just one.
+                400 SEARCH_RESULT_TOO_LARGE; no page end can be found within the budgets.
+            StoreBusyError: Come back later.
+        """
+
+    @abstractmethod
+    async def health(self) -> StoreHealth:
+        """Return how the store is, cheaply enough to be asked every second."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what was accepted, then release everything. Later calls raise StoreError."""
+
+
+def sort_value(row: SpanRow, sort_by: SortBy) -> int:
+    """Return the number that `row` is sorted by; what is missing counts as 0 (`sgp` §7)."""
+    if sort_by == "start_timestamp":
+        return row.start_ns
+    if sort_by == "duration_ms":
+        return 0 if row.end_ns is None else row.end_ns - row.start_ns
+    return (row.input_tokens if sort_by == "input_tokens" else row.output_tokens) or 0

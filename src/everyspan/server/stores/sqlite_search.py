@@ -1,0 +1,301 @@
+"""Searches of the SQLite store: keyset pages in SQL.
+
+A page is found in two steps inside one read transaction: first the rows' numbers and sort keys,
+from an index where there is one; then the rows themselves, until the byte budget is used up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import apsw
+import msgspec
+
+from everyspan.errors import RequestError
+from everyspan.server.row import DEFAULT_STATUS, DEFAULT_TYPE, SpanRow
+from everyspan.server.stores.base import Position, SearchPage, SearchQuery, SortBy, Stopped
+from everyspan.server.stores.sqlite_schema import SELECT_ROW_SQL, from_values, read_metadata
+
+ROWS_MAX = 20_000
+"""A page that must grow to end on an unambiguous id (`sgp:K3`) grows no further than this."""
+AFTERWORK_S = 2.0
+"""What finishing a page may take once its search time is used up."""
+
+_SORT_SQL: dict[SortBy, str] = {
+    "start_timestamp": "s.start_ns",
+    "duration_ms": "coalesce(s.end_ns - s.start_ns, 0)",
+    "input_tokens": "coalesce(s.input_tokens, 0)",
+    "output_tokens": "coalesce(s.output_tokens, 0)",
+}
+_ROW_SQL = SELECT_ROW_SQL + "WHERE s.seq = ?"
+_ROW_BYTES = 512
+
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+_Found = tuple[int, int, str, str]
+"""seq, sort value, trace id, id."""
+
+
+class Deadline:
+    """When a read must stop; asked by SQLite every few thousand steps."""
+
+    def __init__(self, at_s: float) -> None:
+        self.at_s = at_s
+
+    def is_over(self) -> bool:
+        return time.monotonic() > self.at_s
+
+    def extend(self, seconds: float) -> None:
+        self.at_s = time.monotonic() + seconds
+
+
+def search(connection: apsw.Connection, query: SearchQuery, deadline: Deadline) -> SearchPage:
+    """See `Store.search`."""
+    search_ = _Search(connection, query, deadline)
+    connection.execute("BEGIN")
+    try:
+        return search_.page()
+    finally:
+        connection.execute("ROLLBACK")
+
+
+class _Search:
+    def __init__(self, connection: apsw.Connection, query: SearchQuery, deadline: Deadline) -> None:
+        self._connection = connection
+        self._query = query
+        self._deadline = deadline
+        self._backward = query.before is not None
+        self._sort = _SORT_SQL[query.sort_by]
+        self._filters = _Filters(query)
+        if query.metadata:
+            connection.create_scalar_function(
+                "has_metadata", _metadata_test(query), numargs=2, deterministic=True
+            )
+
+    def page(self) -> SearchPage:
+        query = self._query
+        cursor = query.before if self._backward else query.after
+        bare = not isinstance(cursor, Position)
+        position = self._resolve(cursor) if isinstance(cursor, str) else cursor
+
+        found, stopped = self._find(position, query.limit + 1)
+        has_more = len(found) > query.limit or stopped is not None
+        found = found[: query.limit]
+        rows: list[SpanRow] = []
+        size = self._read(found, rows, 0)
+        if len(rows) < len(found):
+            found = found[: len(rows)]
+            stopped, has_more = "bytes", True
+
+        if has_more and bare and found:
+            end = self._last_unique(found)
+            if end:
+                del rows[end:]
+            else:
+                has_more, stopped = self._lengthen(found, rows, size, stopped)
+        if self._backward:
+            rows.reverse()
+        return SearchPage(rows=rows, has_more=has_more, stopped=stopped)
+
+    def _find(self, position: Position | None, count: int) -> tuple[list[_Found], Stopped]:
+        """Return up to `count` matches beyond `position`, in the direction of the page."""
+        # Backward pages walk the order in reverse, so that LIMIT keeps the nearest rows.
+        falling = self._query.descending != self._backward
+        where, parameters = self._filters.sql, list(self._filters.parameters)
+        if position is not None:
+            where += f" AND ({self._sort}, s.trace_id, s.id) {'<' if falling else '>'} (?, ?, ?)"
+            parameters += [position.value, position.trace_id, position.id]
+        way = "DESC" if falling else "ASC"
+        sql = (
+            f"SELECT s.seq, {self._sort}, s.trace_id, s.id "
+            f"FROM spans s INDEXED BY {self._filters.index} WHERE {where} "
+            f"ORDER BY {self._sort} {way}, s.trace_id {way}, s.id {way} LIMIT ?"
+        )
+        parameters.append(count)
+        found: list[_Found] = []
+        try:
+            for values in self._connection.execute(sql, parameters):
+                found.append(values)
+        except apsw.InterruptError:
+            self._deadline.extend(AFTERWORK_S)
+            return found, "time"
+        return found, None
+
+    def _read(self, found: Iterable[_Found], rows: list[SpanRow], size: int) -> int:
+        """Append the rows that fit the byte budget; return their total size."""
+        for seq, *_ in found:
+            values = self._connection.execute(_ROW_SQL, (seq,)).fetchone()
+            assert values is not None
+            size += len(values[-1]) + _ROW_BYTES
+            if size > self._query.bytes_max and rows:
+                break
+            rows.append(from_values(values))
+        return size
+
+    def _last_unique(self, found: list[_Found]) -> int:
+        """Return how many rows are left when the page ends on an id that occurs once; 0: none."""
+        for end in range(len(found), 0, -1):
+            if self._is_unique(found[end - 1][3]):
+                return end
+        return 0
+
+    def _lengthen(
+        self,
+        found: list[_Found],
+        rows: list[SpanRow],
+        size: int,
+        stopped: Stopped,
+    ) -> tuple[bool, Stopped]:
+        """Let the page grow to the next unambiguous id, or to the end of the matches."""
+        while stopped is None and len(found) < ROWS_MAX:
+            _, value, trace_id, id_ = found[-1]
+            more, stopped = self._find(Position(value, trace_id, id_), self._query.limit)
+            for n, candidate in enumerate(more):
+                size = self._read([candidate], rows, size)
+                if len(rows) == len(found):
+                    stopped = "bytes"
+                    break
+                found.append(candidate)
+                if self._is_unique(candidate[3]):
+                    has_more = n + 1 < len(more) or len(more) == self._query.limit
+                    return has_more, None
+            else:
+                if len(more) < self._query.limit and stopped is None:
+                    return False, None
+        raise RequestError(
+            400,
+            "SEARCH_RESULT_TOO_LARGE",
+            "ids repeat across traces, and no page ends on an id that occurs once;"
+            " filter by trace_ids",
+        )
+
+    def _is_unique(self, id_: str) -> bool:
+        return len(self._occurrences(id_, self._filters.sql, self._filters.parameters)) == 1
+
+    def _resolve(self, id_: str) -> Position:
+        """Return where the row lies that a page ended on (`sgp:K1`)."""
+        # Pages end on ids that occur once. Where another has come since, it came later: the row
+        # meant is the one that arrived first.
+        occurrences = self._occurrences(id_, self._filters.sql, self._filters.parameters)
+        if not occurrences:
+            # The row may match no longer, having been completed since.
+            occurrences = self._occurrences(id_, "s.account = ?", [self._query.account])
+            if len(occurrences) > 1:
+                raise RequestError(
+                    400, "INVALID_CURSOR", "the cursor is an id that several spans have"
+                )
+        if not occurrences:
+            raise RequestError(400, "INVALID_CURSOR", "the cursor names no span")
+        _, value, trace_id, span_id = occurrences[0]
+        return Position(value, trace_id, span_id)
+
+    def _occurrences(self, id_: str, where: str, parameters: list[Any]) -> list[_Found]:
+        """Return at most two matches with this id, in order of arrival."""
+        sql = (
+            f"SELECT s.seq, {self._sort}, s.trace_id, s.id FROM spans s INDEXED BY spans_by_id "
+            f"WHERE {where} AND s.id = ? ORDER BY s.seq LIMIT 2"
+        )
+        return list(self._connection.execute(sql, [*parameters, id_]))
+
+
+class _Filters:
+    """A query's filters as one SQL condition, its parameters, and the index to start from."""
+
+    def __init__(self, query: SearchQuery) -> None:
+        self.sql = "s.account = ?"
+        self.parameters: list[Any] = [query.account]
+        # Named, not left to the planner: it has no statistics, and one bad guess scans the file.
+        if query.span_ids or query.spans:
+            self.index = "spans_by_id"
+        elif query.trace_ids:
+            self.index = "spans_by_trace"
+        else:
+            self.index = "spans_by_start"
+
+        self._any_of("s.trace_id", query.trace_ids)
+        self._any_of("s.id", query.span_ids)
+        self._any_of("s.parent_id", query.parent_ids)
+        self._any_of("s.name", query.names)
+        self._any_of(f"coalesce(s.status, '{DEFAULT_STATUS}')", query.statuses)
+        self._any_of(f"coalesce(s.type, '{DEFAULT_TYPE}')", query.types)
+        self._any_of("s.application_variant_id", query.application_variant_ids)
+        self._any_of("s.obs_trace_id", query.obs_trace_ids)
+        self._any_of("s.obs_span_id", query.obs_span_ids)
+        self._pairs("IN", query.spans)
+        self._none_of("s.trace_id", query.excluded_trace_ids)
+        if query.excluded_spans:
+            self._pairs("NOT IN", query.excluded_spans)
+        else:
+            self._none_of("s.id", query.excluded_span_ids)
+        if query.parents_only:
+            self.sql += " AND s.parent_id IS NULL"
+        self._compare("s.group_id = ?", query.group_id)
+        self._compare("s.start_ns >= ?", query.from_ns)
+        self._compare("s.start_ns <= ?", query.to_ns)
+        self._compare("s.end_ns - s.start_ns >= ?", query.min_duration_ns)
+        self._compare("s.end_ns - s.start_ns <= ?", query.max_duration_ns)
+        if query.metadata:
+            self.sql += (
+                " AND (SELECT has_metadata(p.codec, p.body) FROM payloads p WHERE p.seq = s.seq)"
+            )
+
+    def _compare(self, condition: str, value: object) -> None:
+        if value is not None:
+            self.sql += f" AND {condition}"
+            self.parameters.append(value)
+
+    def _any_of(self, column: str, values: tuple[str, ...]) -> None:
+        if len(values) == 1:
+            # Equality, not IN: only then does the index also give the order.
+            self._compare(f"{column} = ?", values[0])
+        elif values:
+            self.sql += f" AND {column} IN ({', '.join('?' * len(values))})"
+            self.parameters += values
+
+    def _none_of(self, column: str, values: tuple[str, ...]) -> None:
+        if values:
+            self.sql += f" AND {column} NOT IN ({', '.join('?' * len(values))})"
+            self.parameters += values
+
+    def _pairs(self, operator: str, pairs: tuple[tuple[str, str], ...]) -> None:
+        if pairs:
+            marks = ", ".join(["(?, ?)"] * len(pairs))
+            self.sql += f" AND (s.trace_id, s.id) {operator} (VALUES {marks})"
+            for pair in pairs:
+                self.parameters += pair
+
+
+def _metadata_test(query: SearchQuery) -> Any:
+    wanted = query.metadata
+
+    def has_metadata(codec: int, body: bytes) -> bool:
+        metadata = read_metadata(codec, body)
+        if metadata is None:
+            return False
+        members = _decode_members(metadata)
+        for key, values in wanted:
+            raw = members.get(key)
+            if raw is None:
+                return False
+            try:
+                value = msgspec.json.decode(raw)
+            except msgspec.DecodeError:
+                return False  # A number beyond what Python takes equals nothing one can ask for.
+            if not any(_same(value, one) for one in values):
+                return False
+        return True
+
+    return has_metadata
+
+
+def _same(a: object, b: object) -> bool:
+    """Whether two decoded JSON values are equal; `True` is not 1, 1 is 1.0."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    return a == b

@@ -1,0 +1,70 @@
+"""A real everyspan server in a process of its own, for tests of any part."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_SCRIPT = """
+import sys
+from everyspan.server import run
+run(port=int(sys.argv[2]), store_path=sys.argv[1],
+    ready=lambda host, port: print(f"http://{host}:{port}", flush=True))
+"""
+_STOP_TIME_MAX_S = 20.0
+
+
+class ServerProcess:
+    """A running server; `base_url` is where."""
+
+    def __init__(self, store_path: Path, *, port: int = 0) -> None:
+        self.store_path = store_path
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _SCRIPT, str(store_path), str(port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.base_url = self.process.stdout.readline().strip()
+        if not self.base_url:
+            _, errors = self.process.communicate()
+            raise RuntimeError(f"the server did not start:\n{errors}")
+
+    def kill(self) -> None:
+        """End it as a power button would, as far as this machine allows: SIGKILL."""
+        self.process.kill()
+        self.process.communicate()
+
+    def stop(self) -> str:
+        """End it in order; return what it wrote to stderr."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            _, errors = self.process.communicate(timeout=_STOP_TIME_MAX_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        if self.process.returncode != 0:
+            raise RuntimeError(f"the server ended with {self.process.returncode}:\n{errors}")
+        return errors
+
+
+@contextmanager
+def serving(store_path: str | Path | None = None) -> Iterator[str]:
+    """Serve on a free loopback port; yield the base URL; stop at the end.
+
+    Args:
+        store_path: The SQLite file; None keeps one in a folder that is deleted afterwards.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        server = ServerProcess(Path(store_path or Path(folder) / "spans.db"))
+        try:
+            yield server.base_url
+        finally:
+            if server.process.poll() is None:
+                server.stop()
