@@ -1,0 +1,128 @@
+"""everyspan: traces of AI agents, recorded in microseconds, every span accounted for.
+
+All public names live here and are loaded when first used, so that `import everyspan` is light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from everyspan.context import carry, current_span, extract, inject
+    from everyspan.errors import EverySpanError, ExportError, SettingsError
+    from everyspan.ledger import DestinationStats, FlushResult, Stats
+    from everyspan.model.freeze import register
+    from everyspan.model.span import SPAN_ERROR_KEY, Span, SpanEventType, SpanStatus, SpanType
+    from everyspan.model.span_error import get_span_error, set_span_error
+    from everyspan.model.w3c import RemoteParent
+    from everyspan.pipeline import (
+        add_tracing_processor_config,
+        aflush,
+        ashutdown,
+        configure,
+        flush,
+        get_default_span_queue,
+        set_tracing_processor_configs,
+        shutdown,
+        shutdown_default_span_queue,
+        stats,
+    )
+    from everyspan.processors.base import (
+        AsyncTracingProcessor,
+        SyncTracingProcessor,
+        TracingProcessorConfig,
+    )
+    from everyspan.processors.memory import InMemoryTracingProcessor
+    from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
+    from everyspan.queue.span_queue import AsyncSpanQueue
+    from everyspan.tracer import Trace, Tracer, span, traced
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "everyspan.context": ("carry", "current_span", "extract", "inject"),
+    "everyspan.errors": ("EverySpanError", "ExportError", "SettingsError"),
+    "everyspan.ledger": ("DestinationStats", "FlushResult", "Stats"),
+    "everyspan.model.freeze": ("register",),
+    "everyspan.model.span": ("SPAN_ERROR_KEY", "Span", "SpanEventType", "SpanStatus", "SpanType"),
+    "everyspan.model.span_error": ("get_span_error", "set_span_error"),
+    "everyspan.model.w3c": ("RemoteParent",),
+    "everyspan.pipeline": (
+        "add_tracing_processor_config",
+        "aflush",
+        "ashutdown",
+        "configure",
+        "flush",
+        "get_default_span_queue",
+        "set_tracing_processor_configs",
+        "shutdown",
+        "shutdown_default_span_queue",
+        "stats",
+    ),
+    "everyspan.processors.base": (
+        "AsyncTracingProcessor",
+        "SyncTracingProcessor",
+        "TracingProcessorConfig",
+    ),
+    "everyspan.processors.memory": ("InMemoryTracingProcessor",),
+    "everyspan.processors.sgp": ("SGPAsyncTracingProcessor", "SGPTracingProcessorConfig"),
+    "everyspan.queue.span_queue": ("AsyncSpanQueue",),
+    "everyspan.tracer": ("Trace", "Tracer", "span", "traced"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "SPAN_ERROR_KEY",
+    "AsyncSpanQueue",
+    "AsyncTracingProcessor",
+    "DestinationStats",
+    "EverySpanError",
+    "ExportError",
+    "FlushResult",
+    "InMemoryTracingProcessor",
+    "RemoteParent",
+    "SGPAsyncTracingProcessor",
+    "SGPTracingProcessorConfig",
+    "SettingsError",
+    "Span",
+    "SpanEventType",
+    "SpanStatus",
+    "SpanType",
+    "Stats",
+    "SyncTracingProcessor",
+    "Trace",
+    "Tracer",
+    "TracingProcessorConfig",
+    "add_tracing_processor_config",
+    "aflush",
+    "ashutdown",
+    "carry",
+    "configure",
+    "current_span",
+    "extract",
+    "flush",
+    "get_default_span_queue",
+    "get_span_error",
+    "inject",
+    "register",
+    "set_span_error",
+    "set_tracing_processor_configs",
+    "shutdown",
+    "shutdown_default_span_queue",
+    "span",
+    "stats",
+    "traced",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'everyspan' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -87,6 +87,7 @@ class Span(msgspec.Struct, kw_only=True, weakref=True, eq=False):
     group_id: str | None = None
     type: str | None = None
     status: str = SpanStatus.SUCCESS
+    _ended: Any = None
 
     @property
     def start_time(self) -> datetime:
@@ -101,6 +102,10 @@ class Span(msgspec.Struct, kw_only=True, weakref=True, eq=False):
     @end_time.setter
     def end_time(self, value: datetime | None) -> None:
         self.end_ns = None if value is None else _to_ns(value)
+
+    def __repr__(self) -> str:
+        # Without payloads: spans end up in logs.
+        return f"Span({self.name!r}, id={self.id!r}, trace_id={self.trace_id!r})"
 
 
 def _to_datetime(ns: int) -> datetime:

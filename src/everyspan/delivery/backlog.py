@@ -1,0 +1,298 @@
+"""What waits for one destination, and which of it leaves when.
+
+K1  A lone span leaves `linger_s` after it came; a full batch leaves at once (`trace:Q12`, `Q24`).
+K2  No batch holds more than `batch_size` spans, nor more than `batch_bytes` unless it is one span.
+K3  An END waits while a START of its span waits or is on its way (`trace:Q2`, `Q4`, D5); other
+    spans never wait for it (D29).
+K4  A START is written only if its span is still open `start_delay_s` later; one whose END has come
+    is forgotten, unless the destination wants every START.
+K5  Every record that comes in is in exactly one place until `take` hands it out; what was handed
+    out comes back through `park` or is gone for good.
+
+Plain functions of their arguments and `now_s`: no clock, no lock, no awaiting.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from everyspan.model.record import SpanRecord
+
+SpanKey = tuple[str, str]
+
+
+def _key(record: SpanRecord) -> SpanKey:
+    return (record.trace_id, record.id)
+
+
+class Batch:
+    """Spans that travel together.
+
+    `attempts` counts requests made with them; `due_s` is when a parked batch may leave again and
+    `reason` why it is parked.
+    """
+
+    __slots__ = ("attempts", "due_s", "ends", "reason", "starts")
+
+    def __init__(
+        self,
+        starts: list[SpanRecord],
+        ends: list[SpanRecord],
+        *,
+        attempts: int = 0,
+        due_s: float = 0.0,
+        reason: str = "",
+    ) -> None:
+        self.starts = starts
+        self.ends = ends
+        self.attempts = attempts
+        self.due_s = due_s
+        self.reason = reason
+
+    @property
+    def records(self) -> list[SpanRecord]:
+        """STARTs, then ENDs; a fresh list."""
+        return self.starts + self.ends
+
+    def __len__(self) -> int:
+        return len(self.starts) + len(self.ends)
+
+
+class Backlog:
+    """See the module text; `wants_every_start` is for a user's own processor."""
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        batch_bytes: int,
+        linger_s: float,
+        max_age_s: float,
+        start_delay_s: float | None = None,
+        wants_every_start: bool = False,
+    ) -> None:
+        self.batch_size = batch_size
+        self.batch_bytes = batch_bytes
+        self.linger_s = linger_s
+        self.max_age_s = max_age_s
+        self.start_delay_s = start_delay_s
+        self.wants_every_start = wants_every_start
+        self._starts: deque[SpanRecord] = deque()
+        self._ends: deque[SpanRecord] = deque()
+        self._bytes = 0
+        # In order of their age, since the delay is the same for all.
+        self._delayed: dict[SpanKey, SpanRecord] = {}
+        # Spans with a START that waits, is parked or is in flight.
+        self._unsettled: set[SpanKey] = set()
+        self._held: dict[SpanKey, list[SpanRecord]] = {}
+        self._parked: list[Batch] = []
+
+    # -- coming in
+
+    def add_start(self, record: SpanRecord) -> None:
+        """Take a START; it waits for `start_delay_s` first, where one is set."""
+        if self.wants_every_start or not self.start_delay_s:
+            self._unsettled.add(_key(record))
+            self._starts.append(record)
+            self._bytes += record.size_bytes
+        else:
+            self._delayed[_key(record)] = record
+
+    def add_abandoned(self, record: SpanRecord) -> list[SpanRecord]:
+        """Take the START of a span that will not end here; return the STARTs it replaces."""
+        needless = self._forget_start(_key(record))
+        self._unsettled.add(_key(record))
+        self._starts.append(record)
+        self._bytes += record.size_bytes
+        return needless
+
+    def add_end(self, record: SpanRecord) -> list[SpanRecord]:
+        """Take an END; return the STARTs that it made needless."""
+        if not self._delayed and not self._unsettled:
+            self._ends.append(record)
+            self._bytes += record.size_bytes
+            return []
+        key = _key(record)
+        needless = self._forget_start(key)
+        if key in self._unsettled:
+            self._held.setdefault(key, []).append(record)
+        else:
+            self._ends.append(record)
+            self._bytes += record.size_bytes
+        return needless
+
+    def park(self, batch: Batch) -> list[SpanRecord]:
+        """Take back a batch that was handed out; return the STARTs that became needless."""
+        needless = []
+        if self._held and not self.wants_every_start:
+            needless = [start for start in batch.starts if _key(start) in self._held]
+            batch.starts = [start for start in batch.starts if _key(start) not in self._held]
+        if len(batch):
+            self._parked.append(batch)
+        self.settle_starts(needless)
+        return needless
+
+    def settle_starts(self, starts: Iterable[SpanRecord]) -> None:
+        """Note that these STARTs are stored or given up: their ENDs may leave (K3)."""
+        for start in starts:
+            key = _key(start)
+            self._unsettled.discard(key)
+            for end in reversed(self._held.pop(key, ())):
+                # In front: it has waited longer than those behind it.
+                self._ends.appendleft(end)
+                self._bytes += end.size_bytes
+
+    # -- going out
+
+    def take(self, now_s: float, *, hurry: bool = False) -> Batch | None:
+        """Hand out a batch that is due, None where none is; `hurry` ends lingering."""
+        self._admit_due_starts(now_s)
+        for position, batch in enumerate(self._parked):
+            if batch.due_s <= now_s:
+                return self._parked.pop(position)
+        if not self._is_due(now_s, hurry=hurry):
+            return None
+        return self._cut()
+
+    def take_expired(self, now_s: float) -> list[SpanRecord]:
+        """Remove and return the records older than `max_age_s`."""
+        limit_s = now_s - self.max_age_s
+        expired: list[SpanRecord] = []
+        for waiting in (self._starts, self._ends):
+            while waiting and waiting[0].offered_s <= limit_s:
+                record = waiting.popleft()
+                self._bytes -= record.size_bytes
+                expired.append(record)
+        for batch in self._parked:
+            old = [record for record in batch.records if record.offered_s <= limit_s]
+            if old:
+                expired += old
+                batch.starts = [r for r in batch.starts if r.offered_s > limit_s]
+                batch.ends = [r for r in batch.ends if r.offered_s > limit_s]
+        self._parked = [batch for batch in self._parked if len(batch)]
+        self.settle_starts(record for record in expired if not record.is_end)
+        return expired
+
+    def take_all(self) -> list[SpanRecord]:
+        """Remove and return everything that waits."""
+        records = [*self._delayed.values(), *self._starts, *self._ends]
+        for ends in self._held.values():
+            records += ends
+        for batch in self._parked:
+            records += batch.records
+        self._delayed.clear()
+        self._starts.clear()
+        self._ends.clear()
+        self._held.clear()
+        self._parked.clear()
+        self._bytes = 0
+        self._unsettled.clear()
+        return records
+
+    def due_in_s(self, now_s: float, *, hurry: bool = False) -> float | None:
+        """Return how long nothing will be due, unless something comes in; None for ever."""
+        due_s: list[float] = [batch.due_s for batch in self._parked]
+        if self._delayed:
+            assert self.start_delay_s is not None
+            due_s.append(next(iter(self._delayed.values())).offered_s + self.start_delay_s)
+        for waiting in (self._starts, self._ends):
+            if waiting:
+                if self._is_due(now_s, hurry=hurry):
+                    return 0.0
+                due_s.append(waiting[0].offered_s + min(self.linger_s, self.max_age_s))
+        return max(0.0, min(due_s) - now_s) if due_s else None
+
+    # -- looking
+
+    @property
+    def is_full(self) -> bool:
+        """True if a whole batch waits."""
+        return (
+            len(self._ends) + len(self._starts) >= self.batch_size
+            or self._bytes >= self.batch_bytes
+        )
+
+    @property
+    def waiting(self) -> int:
+        """STARTs and ENDs that wait for a first try."""
+        return len(self._starts) + len(self._ends)
+
+    @property
+    def queued(self) -> int:
+        """Ended spans that are held here, parked ones included."""
+        return (
+            len(self._ends)
+            + sum(map(len, self._held.values()))
+            + sum(len(batch.ends) for batch in self._parked)
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing is held but STARTs whose delay is not over."""
+        return not (self._starts or self._ends or self._held or self._parked)
+
+    def reasons(self, seq_max: int) -> dict[str, int]:
+        """Return why ended spans up to `seq_max` are still here, and how many for each reason."""
+        reasons: dict[str, int] = {}
+        groups = [("not sent yet", self._ends), *(("not sent yet", e) for e in self._held.values())]
+        groups += [(batch.reason, batch.ends) for batch in self._parked]
+        for reason, ends in groups:
+            count = sum(1 for record in ends if record.seq <= seq_max)
+            if count:
+                reasons[reason] = reasons.get(reason, 0) + count
+        return reasons
+
+    # -- within
+
+    def _forget_start(self, key: SpanKey) -> list[SpanRecord]:
+        if self.wants_every_start:
+            return []
+        delayed = self._delayed.pop(key, None)
+        if delayed is not None:
+            return [delayed]
+        for batch in self._parked:
+            for start in batch.starts:
+                if _key(start) == key:
+                    batch.starts.remove(start)
+                    if not len(batch):
+                        self._parked.remove(batch)
+                    self._unsettled.discard(key)
+                    return [start]
+        return []
+
+    def _admit_due_starts(self, now_s: float) -> None:
+        while self._delayed:
+            key, start = next(iter(self._delayed.items()))
+            assert self.start_delay_s is not None
+            if start.offered_s + self.start_delay_s > now_s:
+                return
+            del self._delayed[key]
+            self._unsettled.add(key)
+            self._starts.append(start)
+            self._bytes += start.size_bytes
+
+    def _is_due(self, now_s: float, *, hurry: bool) -> bool:
+        if not self._starts and not self._ends:
+            return False
+        if hurry or self.is_full:
+            return True
+        oldest_s = min(waiting[0].offered_s for waiting in (self._starts, self._ends) if waiting)
+        return now_s >= oldest_s + self.linger_s
+
+    def _cut(self) -> Batch:
+        room = self.batch_size
+        bytes_left = self.batch_bytes
+        parts: list[list[SpanRecord]] = []
+        for waiting in (self._starts, self._ends):
+            taken: list[SpanRecord] = []
+            while waiting and room:
+                size = waiting[0].size_bytes
+                if size > bytes_left and room < self.batch_size:
+                    break
+                bytes_left -= size
+                room -= 1
+                self._bytes -= size
+                taken.append(waiting.popleft())
+            parts.append(taken)
+        return Batch(parts[0], parts[1])

@@ -1,0 +1,44 @@
+"""What delivery needs of a destination."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from everyspan.delivery.backlog import Batch
+from everyspan.errors import ExportError
+
+
+class Exporter(Protocol):
+    """One destination.
+
+    `wants_every_start` and `is_foreign` are True for a user's own processor: it gets every START
+    as its interface promises, and its errors are its own, not a backend's refusal.
+    `start_delay_s` is when it is told of a span that is still open, unless a setting says
+    otherwise; None for never. `hint` is what to tell a person when it cannot be reached.
+    """
+
+    name: str
+    wants_every_start: bool
+    is_foreign: bool
+    start_delay_s: float | None
+    hint: str | None
+
+    async def export(self, batch: Batch) -> Mapping[int, ExportError]:
+        """Send a batch once.
+
+        Returns:
+            Positions in `batch.records` that failed, and why; empty if all are stored.
+
+        Raises:
+            ExportError: The whole batch failed; the class says what to do with it.
+        """
+        ...
+
+    def connections(self) -> int:
+        """Return how many connections were opened so far."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what belongs to the running loop."""
+        ...

@@ -1,0 +1,422 @@
+"""Carries the spans of one destination from the backlog to an answer.
+
+```
+backlog --take--> in flight --export--> delivered
+   ^                  |--> rejected, dropped (counted, with the reason)
+   +------park--------+    retried, split, or taken back from a loop that ended
+```
+
+L1  Every span that enters is counted where it is: backlog, in flight, delivered, dropped or
+    rejected (P1).
+L2  One lane never waits for another (P5).
+L3  A lane runs on one loop at a time. What a former loop still says of a batch is ignored: the
+    batch was taken back and is sent again, which upserts make safe (P6).
+
+All state is guarded by the queue's gate; only `_send` and the sleep of `_run` await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from everyspan.clock import Clock
+from everyspan.config import Settings
+from everyspan.delivery.backlog import Backlog, Batch
+from everyspan.delivery.backoff import wait_s
+from everyspan.delivery.exporter import Exporter
+from everyspan.delivery.gate import Gate
+from everyspan.delivery.limiter import Limiter
+from everyspan.delivery.verdict import judge
+from everyspan.errors import ExportError, PermanentExportError, RetryableExportError
+from everyspan.home import Home
+from everyspan.ledger import Account, DestinationStats
+from everyspan.model.record import SpanRecord
+
+logger = logging.getLogger("everyspan")
+
+NEVER_S = float("inf")
+AWAKE_S = float("-inf")
+
+FOREIGN_RETRYABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
+"""`trace:Q25`: what an exception of a user's processor must carry to be tried again."""
+
+
+class Lane:
+    """See the module text.
+
+    Args:
+        settled: Called inside the gate for every record that is stored, dropped or rejected.
+        orphaned: Called when the loop that ran the lane was ended by its owner.
+    """
+
+    def __init__(
+        self,
+        exporter: Exporter,
+        *,
+        name: str,
+        gate: Gate,
+        settings: Settings,
+        start_delay_s: float | None,
+        clock: Clock,
+        settled: Callable[[SpanRecord], None],
+        orphaned: Callable[[Lane], None],
+    ) -> None:
+        self.exporter = exporter
+        self.account = Account(name)
+        self.wants_starts = exporter.wants_every_start or start_delay_s is not None
+        self.home: Home | None = None
+        self.hurries = 0
+        self._reported: dict[str, int] = {}
+        self.wakes_at_s = AWAKE_S
+        self._gate = gate
+        self._settings = settings
+        self._clock = clock
+        self._settled = settled
+        self._orphaned = orphaned
+        self._linger_s = settings.linger_ms / 1000
+        self._backlog = Backlog(
+            batch_size=settings.batch_size,
+            batch_bytes=settings.batch_bytes,
+            linger_s=self._linger_s,
+            max_age_s=settings.max_age_s,
+            start_delay_s=start_delay_s,
+            wants_every_start=exporter.wants_every_start,
+        )
+        self._limiter = Limiter(settings.concurrency)
+        self._in_flight: dict[int, Batch] = {}
+        self._epoch = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake_up: asyncio.Event | None = None
+        self._failures = 0
+        self._paused_until_s = AWAKE_S
+        self._warned: set[str] = set()
+
+    # -- inside the gate
+
+    def add_start(self, record: SpanRecord) -> None:
+        """Take a START that this lane wants."""
+        self._backlog.add_start(record)
+        delay_s = self._backlog.start_delay_s or self._linger_s
+        if self.exporter.wants_every_start:
+            delay_s = self._linger_s
+        self._expect(record.offered_s, delay_s)
+
+    def add_end(self, record: SpanRecord) -> None:
+        """Count an ended span as accepted and take it."""
+        self.account.accepted += 1
+        for needless in self._backlog.add_end(record):
+            self._settled(needless)
+        self._expect(record.offered_s, self._linger_s)
+
+    def add_abandoned(self, record: SpanRecord) -> None:
+        """Take the START of a span that is open while the process ends; it leaves at once."""
+        for needless in self._backlog.add_abandoned(record):
+            self._settled(needless)
+        self._expect(record.offered_s, 0.0)
+
+    def refuse(self, record: SpanRecord, reason: str) -> None:
+        """Count an ended span as accepted and dropped at once."""
+        self.account.accepted += 1
+        self._count_loss(record, reason, self.account.drop)
+
+    @property
+    def waiting(self) -> int:
+        """Records that wait for their first try."""
+        return self._backlog.waiting
+
+    @property
+    def held(self) -> int:
+        """Ended spans in this lane that have no answer yet."""
+        return self._backlog.queued + self._flying
+
+    @property
+    def _flying(self) -> int:
+        return sum(len(batch.ends) for batch in self._in_flight.values())
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing waits to be sent or answered."""
+        return self._backlog.is_empty and not self._in_flight
+
+    def snapshot(self) -> DestinationStats:
+        """Return the books of this destination as they stand."""
+        return self.account.snapshot(
+            queued=self._backlog.queued,
+            in_flight=self._flying,
+            connections=self.exporter.connections(),
+        )
+
+    def reasons(self, seq_max: int) -> dict[str, int]:
+        """Return why ended spans up to `seq_max` are still held, and how many for each reason."""
+        reasons = self._backlog.reasons(seq_max)
+        flying = sum(
+            1 for batch in self._in_flight.values() for end in batch.ends if end.seq <= seq_max
+        )
+        if flying:
+            reasons["no answer yet"] = flying
+        return reasons
+
+    def detach(self) -> None:
+        """Leave the present home; what is in flight there waits again."""
+        self._epoch += 1
+        if self.home is not None and self._wake_up is not None:
+            # The runner of the former home sees its epoch over, and ends.
+            self._gate.after.append(partial(self.home.call, self._wake_up.set))
+        self.home = None
+        self.wakes_at_s = AWAKE_S
+        now_s = self._clock.monotonic()
+        for batch in [*self._in_flight.values()]:
+            self._take_back(batch, now_s)
+        for task in self._tasks:
+            # On a loop that stopped for good they are collected unfinished. That is expected,
+            # and asyncio would print it into the agent's log.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+    def attach(self, home: Home) -> int:
+        """Make `home` the place where this lane runs; returns what `start` needs."""
+        self._epoch += 1
+        self.home = home
+        return self._epoch
+
+    def give_up(self, reason: str) -> None:
+        """Drop all that is held, counted by `reason`."""
+        self._epoch += 1
+        records = self._backlog.take_all()
+        for batch in self._in_flight.values():
+            records += batch.records
+        self._in_flight.clear()
+        for record in records:
+            self._lose(record, reason, self.account.drop)
+
+    def _expect(self, offered_s: float, delay_s: float) -> None:
+        """See to it that the loop looks here when the record that came is due."""
+        if self._backlog.is_full:
+            delay_s = 0.0
+        if offered_s + delay_s < self.wakes_at_s:
+            self.wakes_at_s = AWAKE_S
+            self._gate.after.append(self.wake)
+
+    def new_losses(self) -> dict[str, int]:
+        """Return the spans lost since the last call, by reason."""
+        losses: dict[str, int] = {}
+        for book in (self.account.dropped, self.account.rejected):
+            for reason, spans in book.items():
+                losses[reason] = losses.get(reason, 0) + spans
+        fresh = {
+            reason: spans - self._reported.get(reason, 0)
+            for reason, spans in losses.items()
+            if spans > self._reported.get(reason, 0)
+        }
+        self._reported = losses
+        return fresh
+
+    def _lose(self, record: SpanRecord, reason: str, count: Callable[[str], None]) -> None:
+        if record.is_end:
+            self._count_loss(record, reason, count)
+        else:
+            self._backlog.settle_starts([record])
+        self._settled(record)
+
+    def _count_loss(self, record: SpanRecord, reason: str, count: Callable[[str], None]) -> None:
+        count(reason)
+        part = record.part
+        if part is not None:
+            if part.losses is None:
+                part.losses = {}
+            losses = part.losses.setdefault(self.account.name, {})
+            losses[reason] = losses.get(reason, 0) + 1
+        if reason not in self._warned:
+            self._warned.add(reason)
+            self._gate.after.append(partial(_warn_of_loss, self.account.name, reason))
+
+    def _take_back(self, batch: Batch, now_s: float) -> bool:
+        if self._in_flight.pop(id(batch), None) is None:
+            return False
+        batch.due_s, batch.reason = now_s, "its event loop ended"
+        for needless in self._backlog.park(batch):
+            self._settled(needless)
+        return True
+
+    def _step(self) -> tuple[Batch | None, float | None]:
+        """Return the batch to send now, or how long to sleep (None: until woken)."""
+        now_s = self._clock.monotonic()
+        for record in self._backlog.take_expired(now_s):
+            self._lose(record, "expired", self.account.drop)
+        self.wakes_at_s = AWAKE_S
+        if len(self._in_flight) >= self._limiter.limit:
+            return None, None
+        hurry = self.hurries > 0
+        if now_s < self._paused_until_s:
+            # Spans may grow too old during a long pause.
+            due_s = self._backlog.due_in_s(now_s, hurry=hurry)
+            pause_s = self._paused_until_s - now_s
+            return None, min(pause_s, self._settings.max_age_s) if due_s is not None else pause_s
+        batch = self._backlog.take(now_s, hurry=hurry)
+        if batch is None:
+            sleep_s = self._backlog.due_in_s(now_s, hurry=hurry)
+            self.wakes_at_s = NEVER_S if sleep_s is None else now_s + sleep_s
+            return None, sleep_s
+        batch.attempts += 1
+        self.account.requests += 1
+        self._in_flight[id(batch)] = batch
+        return batch, None
+
+    def _settle(
+        self, batch: Batch, failed: dict[int, ExportError], error: ExportError | None, sent_s: float
+    ) -> None:
+        saturated = len(self._in_flight) >= self._limiter.limit
+        if self._in_flight.pop(id(batch), None) is None:
+            return
+        now_s = self._clock.monotonic()
+        if error is not None:
+            self._failed(batch, error, sent_s, now_s)
+            return
+        self._failures = 0
+        self._limiter.succeeded(saturated=saturated and self._backlog.is_full)
+        records = batch.records
+        for position, record in enumerate(records):
+            if position in failed:
+                continue
+            if record.is_end:
+                self.account.delivered += 1
+            else:
+                self.account.start_writes += 1
+            self._settled(record)
+        self._backlog.settle_starts(
+            start for position, start in enumerate(batch.starts) if position not in failed
+        )
+        for position, failure in failed.items():
+            record = records[position]
+            single = Batch([], [record]) if record.is_end else Batch([record], [])
+            single.attempts = batch.attempts
+            self._failed(single, failure, sent_s, now_s)
+
+    def _failed(self, batch: Batch, error: ExportError, sent_s: float, now_s: float) -> None:
+        if isinstance(error, RetryableExportError) and not self.exporter.is_foreign:
+            self._failures += 1
+            pause_s = wait_s(self._failures, retry_after_s=error.retry_after_s, draw=random.random)
+            self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
+            if error.congested:
+                self._limiter.congested(sent_s=sent_s, now_s=now_s)
+        verdict = judge(
+            batch,
+            error,
+            now_s=now_s,
+            attempts_max=self._settings.max_retries,
+            draw=random.random,
+            refused_by_backend=not self.exporter.is_foreign,
+        )
+        for again in verdict.again:
+            for needless in self._backlog.park(again):
+                self._settled(needless)
+        for record, reason in verdict.rejected:
+            self._lose(record, reason, self.account.reject)
+        for record, reason in verdict.dropped:
+            self._lose(record, reason, self.account.drop)
+
+    # -- on any thread, outside the gate
+
+    def wake(self) -> None:
+        """Have the loop look at the backlog; if the loop is gone, ask for another."""
+        home = self.home
+        if home is not None and not home.call(self._wake_here):
+            self._orphaned(self)
+
+    def stop(self) -> None:
+        """Have the home cancel the lane's tasks and let go of the destination."""
+        home = self.home
+        if home is not None:
+            home.call(self._stop_here, home.loop)
+
+    # -- on the home's thread
+
+    def start(self, epoch: int) -> None:
+        """Begin to run; called by the home's loop."""
+        self._spawn(self._run(epoch))
+
+    def _wake_here(self) -> None:
+        if self._wake_up is not None:
+            self._wake_up.set()
+
+    def _stop_here(self, loop: asyncio.AbstractEventLoop) -> None:
+        for task in [*self._tasks]:
+            if task.get_loop() is loop:
+                task.cancel()
+        self._spawn(self.exporter.close())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, epoch: int) -> None:
+        wake_up = self._wake_up = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        try:
+            while epoch == self._epoch:
+                wake_up.clear()
+                with self._gate:
+                    if epoch != self._epoch:
+                        return
+                    batch, sleep_s = self._step()
+                if batch is not None:
+                    self._spawn(self._send(batch))
+                    continue
+                timer = None if sleep_s is None else loop.call_later(sleep_s, wake_up.set)
+                try:
+                    await wake_up.wait()
+                finally:
+                    if timer is not None:
+                        timer.cancel()
+        except asyncio.CancelledError:
+            # The loop's owner ends it (`asyncio.run` does so): another loop has to go on.
+            if epoch == self._epoch:
+                self._orphaned(self)
+            raise
+
+    async def _send(self, batch: Batch) -> None:
+        sent_s = self._clock.monotonic()
+        failed: dict[int, ExportError] = {}
+        error: ExportError | None = None
+        try:
+            failed = dict(await self.exporter.export(batch))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                self._hand_back(batch)
+                raise
+            error = PermanentExportError("the processor cancelled itself", reason="CancelledError")
+        except ExportError as caught:
+            error = caught
+        except KeyboardInterrupt:
+            self._hand_back(batch)
+            raise
+        except BaseException as caught:
+            # A processor may raise anything; the span is counted and the lane lives on (P5).
+            error = classify(caught)
+        with self._gate:
+            self._settle(batch, failed, error, sent_s)
+        self._wake_here()
+
+    def _hand_back(self, batch: Batch) -> None:
+        with self._gate:
+            self._take_back(batch, self._clock.monotonic())
+
+
+def classify(error: BaseException) -> ExportError:
+    """Return what an exception that is not ours means (`trace:Q25`)."""
+    status = getattr(error, "status_code", None)
+    if status in FOREIGN_RETRYABLE_STATUSES:
+        return RetryableExportError(str(error), reason=f"http {status}", status=status)
+    return PermanentExportError(repr(error), reason=type(error).__name__)
+
+
+def _warn_of_loss(name: str, reason: str) -> None:
+    logger.warning(
+        "spans lost on the way to %s: %s (counted in everyspan.stats(); said once)", name, reason
+    )

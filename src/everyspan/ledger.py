@@ -1,0 +1,150 @@
+"""The books: what became of every ended span, for each destination.
+
+B1  accepted + adopted = delivered + dropped + rejected + queued + in flight + spooled, always (P1).
+B2  Accepted, adopted, delivered, dropped and rejected count events. Queued, in flight and spooled
+    are read from the containers that hold the spans, never computed from the others, so a
+    forgotten span shows as a residual.
+B3  A snapshot is immutable.
+
+Knows nothing of locks: whoever owns an account guards it together with the spans it counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+class Account:
+    """The mutable books of one destination."""
+
+    __slots__ = (
+        "accepted",
+        "adopted",
+        "delivered",
+        "dropped",
+        "name",
+        "rejected",
+        "requests",
+        "start_writes",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.accepted = 0
+        self.adopted = 0
+        self.delivered = 0
+        self.dropped: dict[str, int] = {}
+        self.rejected: dict[str, int] = {}
+        self.requests = 0
+        self.start_writes = 0
+
+    def drop(self, reason: str, spans: int = 1) -> None:
+        """Count spans we gave up."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + spans
+
+    def reject(self, reason: str, spans: int = 1) -> None:
+        """Count spans the backend refused."""
+        self.rejected[reason] = self.rejected.get(reason, 0) + spans
+
+    def snapshot(
+        self, *, queued: int, in_flight: int, spooled: int = 0, connections: int = 0
+    ) -> DestinationStats:
+        """Return the books as they stand, with the three numbers read from the containers."""
+        return DestinationStats(
+            name=self.name,
+            accepted=self.accepted,
+            adopted=self.adopted,
+            delivered=self.delivered,
+            dropped=MappingProxyType(dict(self.dropped)),
+            rejected=MappingProxyType(dict(self.rejected)),
+            queued=queued,
+            in_flight=in_flight,
+            spooled=spooled,
+            requests=self.requests,
+            start_writes=self.start_writes,
+            connections=connections,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationStats:
+    """What became of the spans of one destination.
+
+    `queued` spans linger, wait or are parked; `in_flight` ones are in an unanswered request;
+    `dropped` and `rejected` map a reason to spans. `requests` counts batches sent, repeats
+    included; `start_writes` spans written as in progress; `connections` those opened.
+    """
+
+    name: str
+    accepted: int
+    adopted: int
+    delivered: int
+    dropped: Mapping[str, int]
+    rejected: Mapping[str, int]
+    queued: int
+    in_flight: int
+    spooled: int
+    requests: int
+    start_writes: int
+    connections: int
+
+    @property
+    def dropped_total(self) -> int:
+        """Spans given up, over all reasons."""
+        return sum(self.dropped.values())
+
+    @property
+    def rejected_total(self) -> int:
+        """Spans refused by the backend, over all reasons."""
+        return sum(self.rejected.values())
+
+    @property
+    def residual(self) -> int:
+        """Spans that the books cannot account for; 0 unless everyspan has a defect (B1)."""
+        return (
+            self.accepted
+            + self.adopted
+            - self.delivered
+            - self.dropped_total
+            - self.rejected_total
+            - self.queued
+            - self.in_flight
+            - self.spooled
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The books of all destinations at one instant.
+
+    `open_spans` have started and not ended; `forgotten_spans` were open when 10,000 others were
+    too, so that they count nowhere until they end.
+    """
+
+    destinations: tuple[DestinationStats, ...] = ()
+    open_spans: int = 0
+    forgotten_spans: int = 0
+
+    @property
+    def residual(self) -> int:
+        """Spans unaccounted for, by absolute value over all destinations."""
+        return sum(abs(destination.residual) for destination in self.destinations)
+
+
+@dataclass(frozen=True, slots=True)
+class FlushResult:
+    """What became of the spans that had been accepted when a flush or shutdown began.
+
+    True (`ok`) means all of them are delivered; `safe`, all are delivered or spooled.
+    `left` maps a destination to what kept its spans: the reason, and how many. It covers spans
+    still held at the deadline and spans lost since the flush before this one.
+    """
+
+    ok: bool = True
+    safe: bool = True
+    left: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self.ok

@@ -1,0 +1,55 @@
+"""Errors on a span: `data["__error__"]` and the status (`trace` §6)."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from everyspan.model.span import SPAN_ERROR_KEY, Span, SpanStatus
+
+CATEGORIES = frozenset({"application", "platform", "unknown"})
+
+
+def set_span_error(span: Span, error: BaseException, *, category: str | None = None) -> None:
+    """Note on a span that its work failed; a cancellation makes it CANCELED (`trace:E3`).
+
+    Object data keeps its other keys, in a new object; array data is left untouched (`trace:E1`).
+
+    Args:
+        category: `application`, `platform` or `unknown`; by default what the error says of itself
+            in `error_category`, else `unknown`.
+    """
+    cancelled = is_cancellation(error)
+    span.status = SpanStatus.CANCELED if cancelled else SpanStatus.ERROR
+    if category is None:
+        category = getattr(error, "error_category", None)
+    entry = {
+        "type": "CancelledError" if cancelled else type(error).__name__,
+        "message": _message(error),
+        "category": category if category in CATEGORIES else "unknown",
+    }
+    if span.data is None:
+        span.data = {SPAN_ERROR_KEY: entry}
+    elif isinstance(span.data, dict):
+        # A new object: the agent may use its own for something else.
+        span.data = {**span.data, SPAN_ERROR_KEY: entry}
+
+
+def get_span_error(span: Span) -> dict[str, Any] | None:
+    """Return `{"type", "message", "category"}` of a failed span, None where nothing failed."""
+    entry = span.data.get(SPAN_ERROR_KEY) if isinstance(span.data, dict) else None
+    return entry if isinstance(entry, dict) else None
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """True if the error is asyncio's cancellation; does not load asyncio."""
+    exceptions = sys.modules.get("asyncio.exceptions")
+    return exceptions is not None and isinstance(error, exceptions.CancelledError)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        # The agent's own class; its text must not cost the span.
+        return f"<{type(error).__name__}>"

@@ -1,0 +1,217 @@
+"""Joins the parts of a process: which destinations there are, and the queue that feeds them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from everyspan.config import load_environment, load_settings
+from everyspan.delivery.exporter import Exporter
+from everyspan.errors import SettingsError
+from everyspan.ledger import FlushResult, Stats
+from everyspan.processors.base import (
+    AsyncTracingProcessor,
+    Processor,
+    SyncTracingProcessor,
+    TracingProcessorConfig,
+)
+from everyspan.queue import exits
+from everyspan.queue.span_queue import AsyncSpanQueue, Lanes
+
+logger = logging.getLogger("everyspan")
+
+LOCAL_URL = "http://127.0.0.1:5003"
+LOCAL_CREDENTIAL = "local"
+
+Destination = TracingProcessorConfig | Processor | str
+
+
+class Pipeline:
+    """The destinations of this process and the queue before them; replaced whole, never changed."""
+
+    def __init__(self, processors: Sequence[Processor | Exporter], **settings: Any) -> None:
+        self.settings = settings
+        self.processors = tuple(processors)
+        self.queue = AsyncSpanQueue(own_homes=True, **settings)
+        self.lanes: Lanes = tuple([self.queue.lane(processor) for processor in self.processors])
+        self.wants_starts = any(lane.wants_starts for lane in self.lanes)
+        self._is_noted = False
+
+    def note_nowhere(self) -> None:
+        """Say once that spans go nowhere."""
+        if not self._is_noted:
+            self._is_noted = True
+            logger.info("spans go nowhere: call everyspan.configure() to send them")
+
+
+_current: Pipeline | None = None
+
+
+def current() -> Pipeline:
+    """Return the pipeline in force; one without destinations before `configure`."""
+    global _current
+    if _current is None:
+        _current = Pipeline(())
+    return _current
+
+
+def configure(
+    *destinations: Destination,
+    linger_ms: float | None = None,
+    batch_size: int | None = None,
+    max_size: int | None = None,
+    max_retries: int | None = None,
+    concurrency: int | None = None,
+    start_delay_ms: float | None = None,
+    grace_s: float | None = None,
+    byte_budget: int | None = None,
+) -> None:
+    """Say where spans go from now on; what was registered before is drained and let go.
+
+    Args:
+        destinations: Configurations or processors; text is the address of an everyspan server.
+            None at all: those of the environment (`SGP_API_KEY` and `SGP_ACCOUNT_ID`, or
+            `EVERYSPAN_ENDPOINT`), else the local server, http://127.0.0.1:5003.
+        linger_ms, batch_size, ...: See the settings; the environment sets what is left out.
+
+    Raises:
+        SettingsError: A destination or a setting is not allowed; the text says which and why.
+    """
+    settings = {
+        "linger_ms": linger_ms,
+        "batch_size": batch_size,
+        "max_size": max_size,
+        "max_retries": max_retries,
+        "concurrency": concurrency,
+        "start_delay_ms": start_delay_ms,
+        "grace_s": grace_s,
+        "byte_budget": byte_budget,
+    }
+    load_settings(**settings)
+    if load_environment().disabled:
+        _replace(Pipeline((), **settings))
+        return
+    _replace(Pipeline([_build(d) for d in destinations or _default_destinations()], **settings))
+
+
+def set_tracing_processor_configs(configs: Sequence[TracingProcessorConfig]) -> None:
+    """Replace the registered destinations by these; the former ones are drained (`trace:G3`)."""
+    _replace(Pipeline([_build(config) for config in configs], **current().settings))
+
+
+def add_tracing_processor_config(config: TracingProcessorConfig) -> None:
+    """Register one more destination; the same account twice exports twice (`trace:G2`)."""
+    global _current
+    pipe = current()
+    processor = _build(config)
+    grown = Pipeline.__new__(Pipeline)
+    grown.__dict__.update(pipe.__dict__)
+    grown.processors = (*pipe.processors, processor)
+    grown.lanes = (*pipe.lanes, pipe.queue.lane(processor))
+    grown.wants_starts = any(lane.wants_starts for lane in grown.lanes)
+    _current = grown
+
+
+def get_default_span_queue() -> AsyncSpanQueue:
+    """Return the queue of this process."""
+    return current().queue
+
+
+async def shutdown_default_span_queue(timeout: float = 30.0) -> FlushResult:
+    """As `ashutdown`; the original's name."""
+    return await ashutdown(timeout)
+
+
+def stats() -> Stats:
+    """Return the books of all destinations at this instant; callable from anywhere."""
+    return current().queue.stats()
+
+
+def flush(timeout: float = 30.0) -> FlushResult:
+    """Wait until every span that has ended has its answer, at most `timeout` seconds.
+
+    Returns:
+        True if all are delivered; else what was left, where, and why.
+    """
+    return current().queue.flush_sync(_seconds(timeout))
+
+
+async def aflush(timeout: float = 30.0) -> FlushResult:
+    """As `flush`, awaiting."""
+    return await current().queue.flush(_seconds(timeout))
+
+
+def shutdown(timeout: float = 30.0) -> FlushResult:
+    """Deliver what is held and stop, at most `timeout` seconds; later spans count as dropped.
+
+    Returns:
+        True if all are delivered; else what was given up, where, and why.
+    """
+    return current().queue.shutdown_sync(_seconds(timeout))
+
+
+async def ashutdown(timeout: float = 30.0) -> FlushResult:
+    """As `shutdown`, awaiting."""
+    return await current().queue.shutdown(_seconds(timeout))
+
+
+def _seconds(timeout: float) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+        raise SettingsError(f"timeout must be a number of seconds of at least 0, got {timeout!r}")
+    # A year; infinity would overflow the platform's waits.
+    return min(float(timeout), 3.2e7)
+
+
+def _replace(pipe: Pipeline) -> None:
+    global _current
+    before, _current = _current, pipe
+    if before is not None:
+        before.queue.close_soon()
+
+
+def _default_destinations() -> list[Destination]:
+    environment = load_environment()
+    if environment.sgp_api_key and environment.sgp_account_id:
+        from everyspan.processors.sgp import SGPTracingProcessorConfig
+
+        return [
+            SGPTracingProcessorConfig(
+                sgp_api_key=environment.sgp_api_key, sgp_account_id=environment.sgp_account_id
+            )
+        ]
+    return [environment.endpoint or LOCAL_URL]
+
+
+def _build(destination: Destination) -> Processor | Exporter:
+    # The HTTP client is loaded only where a destination needs it (P10).
+    if isinstance(destination, AsyncTracingProcessor | SyncTracingProcessor):
+        return destination
+    from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
+
+    if isinstance(destination, str):
+        config = SGPTracingProcessorConfig(
+            sgp_api_key=LOCAL_CREDENTIAL,
+            sgp_account_id=LOCAL_CREDENTIAL,
+            sgp_base_url=destination,
+        )
+        if not destination:
+            raise SettingsError("a destination must not be empty text")
+        return SGPAsyncTracingProcessor(config, only_everyspan=True)
+    if isinstance(destination, SGPTracingProcessorConfig):
+        return SGPAsyncTracingProcessor(destination)
+    raise SettingsError(
+        f"a destination must be a configuration (known: sgp), a processor, or the address of an "
+        f"everyspan server, got {destination!r}"
+    )
+
+
+def _forget_parent() -> None:
+    """Begin anew in a forked child, with the same destinations and nothing of the parent's."""
+    global _current
+    if _current is not None:
+        exits.pin(_current)
+        _current = Pipeline(_current.processors, **_current.settings)
+
+
+exits.after_fork(_forget_parent)

@@ -1,0 +1,110 @@
+"""A user's own processor as a destination.
+
+F1  It gets every START and every END, STARTs of a batch before its ENDs (`trace:Q3`, `Q10`, `Q11`).
+F2  What it raises is reported for each span, never swallowed (`trace:I2`, D7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from everyspan.delivery.backlog import Batch
+from everyspan.delivery.lane import classify
+from everyspan.errors import ExportError
+from everyspan.model.record import SpanRecord
+from everyspan.model.span import Span, SpanEventType
+from everyspan.processors.base import (
+    AsyncTracingProcessor,
+    Processor,
+    SyncTracingProcessor,
+    call_each,
+)
+
+
+class ForeignExporter:
+    """See the module text."""
+
+    wants_every_start = True
+    is_foreign = True
+    start_delay_s: float | None = None
+    hint: str | None = None
+
+    def __init__(self, processor: Processor) -> None:
+        self.name = type(processor).__name__
+        self._processor = processor
+
+    async def export(self, batch: Batch) -> Mapping[int, ExportError]:
+        """Hand the batch to the processor; see `Exporter`."""
+        failed = await self._hand_over(SpanEventType.START, batch.starts, 0)
+        failed.update(await self._hand_over(SpanEventType.END, batch.ends, len(batch.starts)))
+        return failed
+
+    def connections(self) -> int:
+        """Return 0: what a user's processor opens is its own affair."""
+        return 0
+
+    async def close(self) -> None:
+        """Shut the processor down."""
+        if isinstance(self._processor, AsyncTracingProcessor):
+            await self._processor.shutdown()
+        else:
+            self._processor.shutdown()
+
+    async def _hand_over(
+        self, event: SpanEventType, records: list[SpanRecord], offset: int
+    ) -> dict[int, ExportError]:
+        if not records:
+            return {}
+        spans = [record.to_span() for record in records]
+        if isinstance(self._processor, SyncTracingProcessor):
+            errors = self._call_sync(self._processor, event, spans)
+        else:
+            errors = await self._call_async(self._processor, event, spans)
+        return {
+            offset + position: classify(error)
+            for position, error in enumerate(errors)
+            if error is not None
+        }
+
+    async def _call_async(
+        self, processor: AsyncTracingProcessor, event: SpanEventType, spans: list[Span]
+    ) -> list[BaseException | None]:
+        is_start = event is SpanEventType.START
+        batched = type(processor).on_spans_start if is_start else type(processor).on_spans_end
+        inherited = (
+            AsyncTracingProcessor.on_spans_start if is_start else AsyncTracingProcessor.on_spans_end
+        )
+        if batched is inherited:
+            # The inherited method would log what the spans raised and keep it to itself.
+            return await call_each(
+                processor.on_span_start if is_start else processor.on_span_end, spans
+            )
+        try:
+            await (processor.on_spans_start if is_start else processor.on_spans_end)(spans)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return [error] * len(spans)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            return [error] * len(spans)
+        return []
+
+    def _call_sync(
+        self, processor: SyncTracingProcessor, event: SpanEventType, spans: list[Span]
+    ) -> list[BaseException | None]:
+        method = processor.on_span_start if event is SpanEventType.START else processor.on_span_end
+        errors: list[BaseException | None] = []
+        for span in spans:
+            try:
+                method(span)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                errors.append(error)
+            else:
+                errors.append(None)
+        return errors

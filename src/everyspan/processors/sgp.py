@@ -1,0 +1,334 @@
+"""Delivers spans to the SGP spans API: one PUT `/v5/spans/batch` for a batch (`sgp` §2).
+
+S1  A batch is joined from frozen bytes; no payload is decoded or encoded again.
+S2  One bad span costs only itself: the offender the backend names is cut out (`sgp:E4`), a text
+    that is no valid UTF-8 is repaired here.
+S3  Nothing is kept between START and END (`trace:S1`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any, ClassVar
+
+import httpx2
+import msgspec
+
+from everyspan.config import load_environment, load_settings
+from everyspan.delivery.backlog import Batch
+from everyspan.errors import BatchRefusedError, ExportError, RetryableExportError, SettingsError
+from everyspan.model.record import SpanRecord, freeze_span
+from everyspan.model.span import COMPLETENESS_KEY, SPAN_TYPE_KEY, Span, SpanStatus, SpanType
+from everyspan.processors.base import AsyncTracingProcessor, TracingProcessorConfig
+from everyspan.transport.client import HttpClients
+from everyspan.transport.reply import to_error
+
+DEFAULT_BASE_URL = "https://api.egp.scale.com"
+"""`sgp` §1, environment `production`."""
+
+LOCAL_START_DELAY_S = 1.0
+"""DESIGN: when an open span shows in the local page; chosen, not measured."""
+
+BATCH_PATH = "/v5/spans/batch"
+SERVER_HEADER = "x-everyspan"
+"""On every answer of an everyspan server."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TYPES = frozenset(SpanType)
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class SGPTracingProcessorConfig(TracingProcessorConfig):
+    """Where and as whom to deliver; an empty `sgp_base_url` counts as unset (D21)."""
+
+    type: ClassVar[str] = "sgp"
+    sgp_api_key: str
+    sgp_account_id: str
+    sgp_base_url: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("sgp_api_key", "sgp_account_id"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise SettingsError(f"{name} must be text, got {value!r}")
+            if not value.isascii() or not value.isprintable():
+                raise SettingsError(f"{name} must be printable ASCII: it travels in a header")
+        url = self.sgp_base_url
+        if url and not (isinstance(url, str) and url.startswith(("http://", "https://"))):
+            raise SettingsError(f"sgp_base_url must start with http:// or https://, got {url!r}")
+
+    def __repr__(self) -> str:
+        # Without the key: configurations end up in logs.
+        return f"SGPTracingProcessorConfig({self.sgp_account_id!r}, {self.sgp_base_url!r})"
+
+
+class SGPAsyncTracingProcessor(AsyncTracingProcessor):
+    """The SGP destination; with an empty key or account it is off and sends nothing (`trace:S5`).
+
+    Args:
+        only_everyspan: Send only to a server that says it is an everyspan server.
+    """
+
+    name = "sgp"
+    wants_every_start = False
+    is_foreign = False
+
+    def __init__(self, config: SGPTracingProcessorConfig, *, only_everyspan: bool = False) -> None:
+        environment = load_environment()
+        self.is_enabled = bool(config.sgp_api_key and config.sgp_account_id)
+        self.base_url = config.sgp_base_url or environment.sgp_base_url or DEFAULT_BASE_URL
+        self.only_everyspan = only_everyspan
+        self.start_delay_s: float | None = None
+        self.hint: str | None = None
+        if only_everyspan:
+            self.start_delay_s = LOCAL_START_DELAY_S
+            self.hint = (
+                f"everyspan: no trace server at {self.base_url}; start one with `everyspan serve`"
+            )
+        elif not environment.skip_span_start:
+            self.start_delay_s = 0.0
+        self._is_verified = not only_everyspan
+        self._skip_starts = environment.skip_span_start
+        self._http = HttpClients(
+            self.base_url,
+            headers={
+                "x-api-key": config.sgp_api_key,
+                "x-selected-account-id": config.sgp_account_id,
+                "content-type": "application/json",
+                "accept": "application/json",
+            },
+            timeout_s=load_settings().request_timeout_s,
+        )
+        stamps: dict[str, str] = {"__source__": "agentex"}
+        stamps["__acp_type__"] = environment.acp_type or "async"
+        if environment.agent_name:
+            stamps["__agent_name__"] = environment.agent_name
+        if environment.agent_id:
+            stamps["__agent_id__"] = environment.agent_id
+        self._stamps = b"," + _encode(stamps)[1:-1]
+
+    # -- for delivery
+
+    async def export(self, batch: Batch) -> Mapping[int, ExportError]:
+        """Send the batch in one request; see `Exporter`."""
+        if not self.is_enabled:
+            return {}
+        if not self._is_verified:
+            await self._verify()
+        reply = await self._http.request("PUT", BATCH_PATH, self.encode(batch.records))
+        error = to_error(reply)
+        if isinstance(error, BatchRefusedError):
+            error = BatchRefusedError(
+                str(error),
+                reason=error.reason,
+                status=error.status,
+                offenders=_offenders(reply.body),
+            )
+        if error is not None:
+            raise error
+        return {}
+
+    def connections(self) -> int:
+        """Return how many connections were opened so far."""
+        return self._http.connections
+
+    async def close(self) -> None:
+        """Close the running loop's connections."""
+        await self._http.close()
+
+    def encode(self, records: Sequence[SpanRecord]) -> bytes:
+        """Return the request body for these records."""
+        items = [self._item(record) for record in records]
+        try:
+            return b'{"items":' + _encode(items) + b"}"
+        except (UnicodeEncodeError, TypeError):
+            # A lone surrogate in a name or id, or an id that is no text.
+            for item in items:
+                item.repair()
+            return b'{"items":' + _encode(items) + b"}"
+
+    # -- for whoever awaits the processor directly
+
+    async def on_span_start(self, span: Span) -> None:
+        """Send the span as in progress, if STARTs are on (`trace:S2`)."""
+        await self.on_spans_start([span])
+
+    async def on_span_end(self, span: Span) -> None:
+        """Send the span."""
+        await self.on_spans_end([span])
+
+    async def on_spans_start(self, spans: Sequence[Span]) -> None:
+        """Send the spans as in progress in one request, if STARTs are on (`trace:S3`)."""
+        if not self._skip_starts:
+            await self._send(spans, is_end=False)
+
+    async def on_spans_end(self, spans: Sequence[Span]) -> None:
+        """Send the spans in one request.
+
+        Raises:
+            ExportError: They were not stored; the class says whether trying again can help.
+        """
+        await self._send(spans, is_end=True)
+
+    async def shutdown(self) -> None:
+        """Close the running loop's connections."""
+        await self.close()
+
+    async def _send(self, spans: Sequence[Span], *, is_end: bool) -> None:
+        if not spans or not self.is_enabled:
+            return
+        now_s = monotonic()
+        records = [freeze_span(span, is_end=is_end, offered_s=now_s) for span in spans]
+        await self.export(Batch([], records) if is_end else Batch(records, []))
+
+    def _get_client(self) -> httpx2.AsyncClient | None:
+        """Return the running loop's client, as the original's (`trace:L1`, `L4`, `S5`)."""
+        if not self.is_enabled:
+            return None
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return self._http.build()
+        return self._http.client(loop)
+
+    # -- within
+
+    async def _verify(self) -> None:
+        reply = await self._http.request("GET", "/healthz")
+        if SERVER_HEADER not in reply.headers:
+            raise RetryableExportError(
+                f"{self.base_url} is not an everyspan server", reason="not an everyspan server"
+            )
+        self._is_verified = True
+
+    def _item(self, record: SpanRecord) -> _Item:
+        type_ = record.type
+        if type_ not in _TYPES:
+            # An unknown type would cost the whole batch (D19); the text stays in the metadata.
+            type_ = SpanType.STANDALONE if type_ is None else SpanType.CUSTOM
+        return _Item(
+            record.name,
+            record.id,
+            record.trace_id,
+            _timestamp(record.start_ns),
+            _object(record.input, b"input"),
+            _object(record.output, b"output"),
+            msgspec.Raw(self._metadata(record)),
+            record.status,
+            type_,
+            None if record.end_ns is None else _timestamp(record.end_ns),
+            record.parent_id,
+            record.group_id,
+        )
+
+    def _metadata(self, record: SpanRecord) -> bytes:
+        parts = [bytes(_object(record.data, b"data"))[:-1]]
+        is_empty = len(parts[0]) == 1
+        stamps = self._stamps
+        parts.append(stamps[1:] if is_empty else stamps)
+        if record.type is not None:
+            parts.append(b',"' + SPAN_TYPE_KEY.encode() + b'":' + _text(record.type))
+        if record.task_id is not None:
+            parts.append(b',"__task_id__":' + _text(record.task_id))
+        if record.error is not None and record.status != SpanStatus.SUCCESS:
+            kind, message, category = record.error
+            parts.append(
+                b',"error":true,"error_type":%b,"error_message":%b,"error_category":%b'
+                % (_text(kind), _text(message), _text(category))
+            )
+        if record.part is not None:
+            parts.append(b',"' + COMPLETENESS_KEY.encode() + b'":' + self._completeness(record))
+        parts.append(b"}")
+        return b"".join(parts)
+
+    def _completeness(self, record: SpanRecord) -> bytes:
+        part = record.part
+        assert part is not None
+        entry: dict[str, Any] = {"p": part.id, "rev": record.revision}
+        if record.is_end:
+            entry["n"] = record.ordinal
+        if record.abandoned:
+            entry["abandoned"] = True
+        if record.closes:
+            entry["total"] = part.total
+            losses = (part.losses or {}).get(self.name)
+            if losses:
+                # A copy: another thread may be adding to it.
+                entry["dropped"] = dict(losses)
+        return _encode(entry)
+
+
+class _Item(msgspec.Struct, omit_defaults=True):
+    """One SpanCreate (`sgp` §3); absent fields are left out."""
+
+    name: Any
+    id: Any
+    trace_id: Any
+    start_timestamp: str
+    input: msgspec.Raw
+    output: msgspec.Raw
+    metadata: msgspec.Raw
+    status: Any
+    type: str
+    end_timestamp: str | None = None
+    parent_id: Any = None
+    group_id: Any = None
+
+    def repair(self) -> None:
+        """Make text of what is none, and valid UTF-8 of what is not."""
+        for field in ("name", "id", "trace_id", "status", "parent_id", "group_id"):
+            value = getattr(self, field)
+            if value is not None:
+                setattr(self, field, _valid(value))
+
+
+def _object(frozen: bytes | None, key: bytes) -> msgspec.Raw:
+    """Return a payload as the object that the API insists on (`sgp` §3, `agx` §7; D18)."""
+    if frozen is None:
+        return msgspec.Raw(b"{}")
+    if frozen[:1] == b"{":
+        return msgspec.Raw(frozen)
+    if frozen[:1] == b"[":
+        key = b"items"
+    return msgspec.Raw(b'{"%b":%b}' % (key, frozen))
+
+
+def _text(value: Any) -> bytes:
+    try:
+        return _encode(str(value))
+    except (UnicodeEncodeError, TypeError):
+        return _encode(_valid(value))
+
+
+def _valid(value: Any) -> str:
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def _timestamp(ns: int) -> str:
+    """Return UTC with microseconds, `+00:00` at its end (`trace:S12`)."""
+    return (_EPOCH + timedelta(microseconds=ns // 1000)).isoformat(timespec="microseconds")
+
+
+class _Refusal(msgspec.Struct):
+    detail: Any = None
+
+
+def _offenders(body: bytes) -> list[int]:
+    """Return the positions that a refusal names (`sgp:E4`), in order."""
+    try:
+        detail = msgspec.json.decode(body, type=_Refusal).detail
+    except (msgspec.DecodeError, RecursionError):
+        return []
+    named: set[int] = set()
+    for entry in detail if isinstance(detail, list) else ():
+        loc = entry.get("loc") if isinstance(entry, dict) else None
+        if isinstance(loc, list) and len(loc) > 2 and loc[:2] == ["body", "items"]:
+            position = loc[2]
+            if isinstance(position, int) and not isinstance(position, bool):
+                named.add(position)
+    return sorted(named)

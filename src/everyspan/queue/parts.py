@@ -1,0 +1,89 @@
+"""Which spans of which trace this process has begun and ended: what makes a trace complete (P11).
+
+C1  Every END gets its part and its ordinal in it, from 1 without a hole.
+C2  The END after which no span of its part is open closes the part and carries the total.
+C3  An END whose START was elsewhere joins the open part of its trace, else is a part of its own.
+C4  At most `OPEN_SPANS_MAX` spans are remembered as open; beyond, the oldest is forgotten and
+    counted.
+
+Guarded by the queue's gate.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from everyspan.model.ids import new_id
+from everyspan.model.record import Part, SpanRecord
+from everyspan.model.span import Span
+
+OPEN_SPANS_MAX = 10_000
+
+_Open = tuple[Span, Part, Any]
+
+
+class Parts:
+    """See the module text. `lanes` is whatever the owner wants back with an open span."""
+
+    def __init__(self) -> None:
+        self.forgotten = 0
+        self._producer = new_id()[:13]
+        self._numbers = count(1)
+        self._parts: dict[str, Part] = {}
+        self._open: dict[str, _Open] = {}
+
+    @property
+    def open_spans(self) -> int:
+        """Spans that have started and not ended."""
+        return len(self._open)
+
+    def still_open(self) -> list[tuple[Span, Part, Any]]:
+        """Return the spans that have not ended, oldest first."""
+        return [*self._open.values()]
+
+    def begin(self, span: Span, lanes: Any) -> Part:
+        """Note that a span started; return its part."""
+        trace_id = span.trace_id
+        part = self._parts.get(trace_id)
+        if part is None:
+            part = self._parts[trace_id] = self._new()
+        part.open += 1
+        if len(self._open) >= OPEN_SPANS_MAX:
+            self._forget_oldest()
+        self._open[span.id] = (span, part, lanes)
+        return part
+
+    def end(self, record: SpanRecord) -> None:
+        """Note that a span ended: fill in the completeness fields of its END."""
+        if record.part is not None:
+            # A later version of a span that has ended before keeps its place.
+            return
+        entry = self._open.pop(record.id, None)
+        if entry is not None:
+            part = entry[1]
+            part.open -= 1
+        else:
+            part = self._parts.get(record.trace_id) or self._new()
+        part.ended += 1
+        record.part = part
+        record.ordinal = part.ended
+        if part.open == 0:
+            self._close(record.trace_id, part)
+            record.closes = True
+
+    def _close(self, trace_id: str, part: Part) -> None:
+        part.total = part.ended
+        if self._parts.get(trace_id) is part:
+            del self._parts[trace_id]
+
+    def _forget_oldest(self) -> None:
+        key = next(iter(self._open))
+        span, part, _ = self._open.pop(key)
+        self.forgotten += 1
+        part.open -= 1
+        if part.open == 0:
+            self._close(span.trace_id, part)
+
+    def _new(self) -> Part:
+        return Part(f"{self._producer}-{next(self._numbers)}")
