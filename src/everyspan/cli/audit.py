@@ -180,14 +180,15 @@ def _report(rows: list[_Row], shown: list[_Row], *, scope: str, whose: str) -> T
     return text.append(f"\nAudited: {scope} of {whose}.", "dim")
 
 
-def _missing(rows: list[_Row]) -> Counter[str]:
-    missing: Counter[str] = Counter()
+def _missing(rows: list[_Row]) -> dict[str, int]:
+    """Return what is missing by what is known of it, without what is none."""
+    dropped: Counter[str] = Counter()
     for row in rows:
-        for reason, spans in row.verdict.dropped.items():
-            missing[f"dropped: {reason}"] += spans
-        missing["on the way"] += row.verdict.late
-        missing["missing, nobody reported why"] += row.verdict.unaccounted
-    return +missing
+        dropped.update(row.verdict.dropped)
+    missing = {f"dropped: {reason}": dropped[reason] for reason in sorted(dropped)}
+    missing["on the way"] = sum(row.verdict.late for row in rows)
+    missing["missing, nobody reported why"] = sum(row.verdict.unaccounted for row in rows)
+    return {words: spans for words, spans in missing.items() if spans}
 
 
 def _holes_text(verdict: Verdict) -> str:
@@ -226,6 +227,6 @@ def _report_json(rows: list[_Row], findings: list[_Row], *, scope: str) -> dict[
             "stored": sum(row.verdict.stored for row in rows),
             "counted": sum(row.verdict.counted for row in rows),
             "expected": sum(row.verdict.expected for row in rows),
-            "missing": dict(_missing(rows)),
+            "missing": _missing(rows),
         },
     }

@@ -94,7 +94,7 @@ def _heading(spans: Sequence[_Span], verdict: Verdict, *, now_s: float) -> Text:
     facts.append(plural(verdict.stored, "span"))
     if total.rule:
         facts.append(f"{tokens_text(total.tokens)} ({total.rule})")
-    began = visible(str(min((str(s.get("start_timestamp")) for s in spans), default="")))
+    began = visible(str(min(spans, key=_order).get("start_timestamp")))
     text = Text("trace ").append(visible(str(spans[0].get("trace_id"))), "bold").append("  ")
     text.append_text(render_verdict(verdict)).append("\n")
     return text.append(f"{began}  {', '.join(facts)}\n\n", "dim")
