@@ -267,6 +267,31 @@ def test_traces_that_run_are_no_finding_when_the_audit_is_live(server: Server) -
     assert server.run("audit", "--wait", "0", "--live", "--all").exit_code == 1
 
 
+def test_spans_left_open_by_a_process_are_a_finding_at_once(server: Server) -> None:
+    """--live: nobody will end them; the producer said so, and waiting would be in vain."""
+    record = {"__everyspan__": {"p": "a", "rev": 1, "abandoned": True}}
+    server.put([make_span("open", began_s=time.time(), took_s=None, metadata=record)])
+    result = server.run("audit", "--live", "--wait", "3600")
+    assert result.exit_code == 1
+    assert "◐ 1 so far, 1 abandoned" in result.stdout
+
+
+def test_what_the_sdk_records_is_complete(server: Server) -> None:
+    """P11, the whole path: spans of a real producer, audited after its process has ended."""
+    program = (
+        "import sys, everyspan\n"
+        "everyspan.configure(sys.argv[1])\n"
+        "for turn in range(3):\n"
+        "    with everyspan.span('turn'):\n"
+        "        for step in range(4):\n"
+        "            with everyspan.span('step'): pass\n"
+    )
+    subprocess.run([sys.executable, "-c", program, server.url], check=True, timeout=60)
+    result = server.run("audit", "--wait", "0")
+    assert result.exit_code == 0, result.stdout
+    assert result.stdout.startswith("3 traces: 3 complete; 15 of 15 spans")
+
+
 def test_audit_waits_for_spans_on_their_way(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,23 +26,26 @@ def test_a_trace_is_drawn_with_times_types_status_and_tokens() -> None:
     usage = {"usage": {"input_tokens": 8001, "output_tokens": 99}}
     call = {"usage": {"prompt_tokens": 120, "completion_tokens": 30}}
     failed = {"error": True, "error_type": "ValueError", "error_message": "lost"}
+    left = {"__everyspan__": {"p": "a", "rev": 1, "abandoned": True}}
     spans = [
         make_span("turn", took_s=4.21, type="AGENT_WORKFLOW", metadata=usage),
         make_span("model", "turn", began_s=T0_S + 0.5, type="COMPLETION", output=call),
         make_span("tool", "model", began_s=T0_S + 0.75, status="ERROR", metadata=failed),
         make_span("stop", "model", began_s=T0_S + 1, status="CANCELED"),
         make_span("now", "turn", began_s=T0_S + 2, took_s=None),
+        make_span("left", "turn", began_s=T0_S + 3, took_s=None, metadata=left),
     ]
     text = render_tree(spans, now_s=T0_S + 33).plain
     assert text == (
-        "trace t1  ◐ 5 so far\n"
-        "2025-10-09T08:53:20+00:00  33.0s…, 5 spans, 8,001→99 tok (aggregates)\n"
+        "trace t1  ◐ 6 so far, 1 abandoned\n"
+        "2025-10-09T08:53:20+00:00  33.0s…, 6 spans, 8,001→99 tok (aggregates)\n"
         "\n"
         "    +0ms    4.21s  ✓ turn  AGENT_WORKFLOW  8,001→99 tok\n"
         "  +500ms    1.00s  ✓ ├─ model  COMPLETION  120→30 tok\n"
         "  +750ms    1.00s  ✕ │  ├─ tool  CUSTOM  ERROR ValueError: lost\n"
         "  +1.00s    1.00s  ⊘ │  └─ stop  CUSTOM  CANCELED\n"
-        "  +2.00s   31.0s…  ◐ └─ now  CUSTOM  running"
+        "  +2.00s   31.0s…  ◐ ├─ now  CUSTOM  running\n"
+        "  +3.00s   30.0s…  ◐ └─ left  CUSTOM  abandoned"
     )
 
 

@@ -46,8 +46,8 @@ def ended(n: int | None, *, part: str = "a", parent: str | None = None, **record
     }
 
 
-def opened(id: str, *, part: str | None = "a") -> Row:
-    metadata = {} if part is None else {"__everyspan__": {"p": part, "rev": 0}}
+def opened(id: str, *, part: str | None = "a", **record: Any) -> Row:
+    metadata = {} if part is None else {"__everyspan__": {"p": part, "rev": 0, **record}}
     return {"id": id, "trace_id": "t", "start_timestamp": stamp(0), "metadata": metadata}
 
 
@@ -67,6 +67,12 @@ def part_of(total: int, *, part: str = "a", dropped: dict[str, int] | None = Non
         ([opened("x")], T0_S + 20, State.RUNNING, "◐ 1 so far"),
         ([opened("x", part=None)], T0_S + 20, State.RUNNING, "◐ 1 so far"),
         ([opened("x")], LONG_AFTER_S, State.RUNNING, "◐ 1 so far, abandoned?"),
+        (
+            [*part_of(14)[:9], opened("x", abandoned=True)],
+            T0_S + 20,
+            State.RUNNING,
+            "◐ 10 so far, 1 abandoned",
+        ),
         (
             part_of(14)[:5] + part_of(14)[7:],
             T0_S + 20,
@@ -220,6 +226,7 @@ records = st.fixed_dictionaries(
         "n": st.integers(-2, 9) | json_values,
         "total": st.integers(-2, 12) | json_values,
         "rev": st.integers(0, 2) | json_values,
+        "abandoned": st.booleans() | json_values,
         "dropped": st.dictionaries(st.sampled_from(["x", "y"]), st.integers(-1, 5)) | json_values,
     },
 )

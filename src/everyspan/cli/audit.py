@@ -132,6 +132,7 @@ def _settle(reader: SpanReader, rows: list[_Row], *, wait_s: float) -> list[_Row
             for at, row in enumerate(rows)
             if row.verdict.state in (State.LATE, State.RUNNING)
             and row.verdict.silent_s < LATE_S_MAX
+            and not row.verdict.stalled
         }
         left_s = deadline_s - time.monotonic()
         if not waiting or left_s <= 0:
@@ -148,7 +149,7 @@ def _is_settled(verdict: Verdict) -> bool:
 def _is_finding(row: _Row, *, live: bool) -> bool:
     verdict = row.verdict
     if live and verdict.state in (State.LATE, State.RUNNING):
-        return verdict.abandoned
+        return verdict.stalled
     return not _is_settled(verdict)
 
 

@@ -71,12 +71,13 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
         "late": verdict.late,
         "unaccounted": verdict.unaccounted,
         "open": verdict.open,
+        "abandoned": verdict.abandoned,
         "uncounted": verdict.uncounted,
         "parents_missing": verdict.parents_missing,
         "reports_due": verdict.reports_due,
         "reports_missing": verdict.reports_missing,
         "silent_s": round(verdict.silent_s, 3),
-        "abandoned": verdict.abandoned,
+        "stalled": verdict.stalled,
         "holes": [
             {"part": hole.part, "first": hole.first, "last": hole.last} for hole in verdict.holes
         ],

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from everyspan.cli.text import duration, plural, visible
 from everyspan.cli.usage import Tokens, TokenTotal, tokens_of
-from everyspan.model.completeness import State, Verdict, assess, timestamp_s
+from everyspan.model.completeness import State, Verdict, assess, is_abandoned, timestamp_s
 from everyspan.model.span import SPAN_ERROR_KEY
 
 INDENT_LEVELS_MAX = 20
@@ -177,7 +177,7 @@ class _Tree:
         if (tokens := tokens_of(span)).total is not None:
             line.append("  " + tokens_text(tokens), "cyan")
         if open_:
-            line.append("  running", style)
+            line.append("  abandoned" if is_abandoned(span) else "  running", style)
         elif status != "SUCCESS":
             error = error_of(span)
             shown = visible(status if error is None else f"{status} {error}")

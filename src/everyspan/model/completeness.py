@@ -77,10 +77,11 @@ class Verdict:
 
     `stored` counts distinct spans; `counted` the ordinals among them, out of `expected`.
     `missing` = `dropped` (reported, by reason) + `late` + `unaccounted`. `open` spans have no
-    end. `uncounted` spans carry no ordinal. `parents_missing` spans are named as a parent and not
-    stored. `reports_due` parts have not closed, of which `reports_missing` have been silent for
-    over `REPORT_S_MAX` with no open span to show for it. `silent_s` is the time since the newest
-    span began or ended, never negative. `holes` lists at most `HOLES_MAX`, by part and ordinal.
+    end; their producer ended with `abandoned` of them open, and said so. `uncounted` spans carry
+    no ordinal. `parents_missing` spans are named as a parent and not stored. `reports_due` parts
+    have not closed, of which `reports_missing` have been silent for over `REPORT_S_MAX` with no
+    open span to show for it. `silent_s` is the time since the newest span began or ended, never
+    negative. `holes` lists at most `HOLES_MAX`, by part and ordinal.
     """
 
     state: State
@@ -91,6 +92,7 @@ class Verdict:
     late: int
     unaccounted: int
     open: int
+    abandoned: int
     uncounted: int
     parents_missing: int
     reports_due: int
@@ -104,9 +106,9 @@ class Verdict:
         return self.expected - self.counted
 
     @property
-    def abandoned(self) -> bool:
-        """Open spans whose producer has said nothing for over `REPORT_S_MAX`."""
-        return self.state is State.RUNNING and self.silent_s > REPORT_S_MAX
+    def stalled(self) -> bool:
+        """Running by the books, though its producer has ended, or is silent for too long."""
+        return self.state is State.RUNNING and (self.abandoned > 0 or self.silent_s > REPORT_S_MAX)
 
     @property
     def sign(self) -> str:
@@ -124,7 +126,9 @@ class Verdict:
             case State.COMPLETE:
                 return of
             case State.RUNNING:
-                return f"{self.stored:,} so far" + (", abandoned?" if self.abandoned else "")
+                reported = f", {self.abandoned:,} abandoned" if self.abandoned else ""
+                guessed = ", abandoned?" if self.stalled else ""
+                return f"{self.stored:,} so far" + (reported or guessed)
             case State.NOT_REPORTED:
                 return self._words_not_reported(of)
             case State.UNACCOUNTED if self.missing == self.unaccounted:
@@ -173,7 +177,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._ended: set[str] = set()
-        self._open: dict[str, str | None] = {}
+        self._open: dict[str, _Open] = {}
         self._counted: set[str] = set()
         self._parents: set[str] = set()
         self._parts: dict[str, _Part] = {}
@@ -200,10 +204,7 @@ class Tally:
             part.newest_s = _latest(part.newest_s, seen_s)
         if not is_end:
             if span_id not in self._ended:
-                # Versions may differ in what they say of their part; any rule will do that does
-                # not depend on their order.
-                known = [p for p in (self._open.get(span_id), record and record.part) if p]
-                self._open[span_id] = max(known, default=None)
+                self._open[span_id] = self._open.get(span_id, _Open()).with_version(record)
             return
         self._ended.add(span_id)
         self._open.pop(span_id, None)
@@ -217,7 +218,7 @@ class Tally:
         dropped: dict[str, int] = {}
         late = unaccounted = counted = expected = due = overdue = 0
         holes: list[Hole] = []
-        open_parts = set(self._open.values())
+        open_parts = {span.part for span in self._open.values()}
         for part_id in sorted(self._parts):
             part = self._parts[part_id]
             counted += len(part.ordinals)
@@ -247,11 +248,12 @@ class Tally:
             unaccounted += young + old - explained - still_late
         # A part that has closed has nothing open: what looks so is a span whose end is a hole.
         running = [
-            part_id
-            for part_id in self._open.values()
-            if part_id is None or self._parts[part_id].total is None
+            span
+            for span in self._open.values()
+            if span.part is None or self._parts[span.part].total is None
         ]
-        uncounted = len(self._ended - self._counted) + sum(p is None for p in self._open.values())
+        uncounted = len(self._ended - self._counted)
+        uncounted += sum(span.part is None for span in self._open.values())
         parents_missing = len(self._parents - self._ended - self._open.keys())
         return Verdict(
             state=_state(
@@ -268,6 +270,7 @@ class Tally:
             late=late,
             unaccounted=unaccounted,
             open=len(running),
+            abandoned=sum(span.abandoned for span in running),
             uncounted=uncounted,
             parents_missing=parents_missing,
             reports_due=due,
@@ -275,6 +278,12 @@ class Tally:
             silent_s=silent_s,
             holes=tuple(holes),
         )
+
+
+def is_abandoned(span: Mapping[str, Any]) -> bool:
+    """Tell whether a span without end was left open when its producer ended."""
+    record = _record_of(span)
+    return record is not None and record.abandoned
 
 
 def timestamp_s(text: object) -> float | None:
@@ -294,6 +303,19 @@ class _Record:
     ordinal: int | None
     total: int | None
     dropped: Mapping[str, int]
+    abandoned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    part: str | None = None
+    abandoned: bool = False
+
+    def with_version(self, record: _Record | None) -> _Open:
+        """Return what both say: versions may differ, and their order must not matter (C1)."""
+        if record is None:
+            return self
+        return _Open(max(record.part, self.part or ""), record.abandoned or self.abandoned)
 
 
 @dataclass(slots=True)
@@ -370,6 +392,7 @@ def _record_of(span: Mapping[str, Any]) -> _Record | None:
             for reason, value in (dropped.items() if isinstance(dropped, Mapping) else ())
             if isinstance(reason, str) and (spans := _count(value)) is not None
         },
+        abandoned=record.get("abandoned") is True,
     )
 
 
