@@ -140,12 +140,7 @@ def end(opened: Span) -> None:
             pipe.note_nowhere()
             return
         record = freeze_span(opened, is_end=True, offered_s=monotonic())
-        before = opened._ended
-        if before is not None:
-            record.part, record.ordinal, record.closes, record.revision = before
-            record.revision += 1
-        pipe.queue.offer(record, pipe.lanes)
-        opened._ended = (record.part, record.ordinal, record.closes, record.revision)
+        pipe.queue.offer(record, pipe.lanes, opened)
     except Exception:
         # A defect of ours must not stop the agent (T1).
         logger.exception("everyspan could not record the end of a span")

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sized
 from functools import partial
 from typing import Any
 
@@ -50,6 +50,8 @@ class Lane:
     """See the module text.
 
     Args:
+        inbox, take_in: What nobody has counted yet, and how to; called inside the gate.
+        looked: Called inside the gate when `wakes_at_s` has changed.
         settled: Called inside the gate for every record that is stored, dropped or rejected.
         orphaned: Called when the loop that ran the lane was ended by its owner.
     """
@@ -63,6 +65,9 @@ class Lane:
         settings: Settings,
         start_delay_s: float | None,
         clock: Clock,
+        inbox: Sized,
+        take_in: Callable[[], None],
+        looked: Callable[[], None],
         settled: Callable[[SpanRecord], None],
         orphaned: Callable[[Lane], None],
     ) -> None:
@@ -72,10 +77,13 @@ class Lane:
         self.home: Home | None = None
         self.hurries = 0
         self._reported: dict[str, int] = {}
-        self.wakes_at_s = AWAKE_S
+        self.wakes_at_s = NEVER_S
         self._gate = gate
         self._settings = settings
         self._clock = clock
+        self._inbox = inbox
+        self._take_in = take_in
+        self._looked = looked
         self._settled = settled
         self._orphaned = orphaned
         self._linger_s = settings.linger_ms / 1000
@@ -168,7 +176,7 @@ class Lane:
             # The runner of the former home sees its epoch over, and ends.
             self._gate.after.append(partial(self.home.call, self._wake_up.set))
         self.home = None
-        self.wakes_at_s = AWAKE_S
+        self._wakes_at(NEVER_S)
         now_s = self._clock.monotonic()
         for batch in [*self._in_flight.values()]:
             self._take_back(batch, now_s)
@@ -197,9 +205,16 @@ class Lane:
         """See to it that the loop looks here when the record that came is due."""
         if self._backlog.is_full:
             delay_s = 0.0
-        if offered_s + delay_s < self.wakes_at_s:
-            self.wakes_at_s = AWAKE_S
+        wakes_at_s = self.wakes_at_s
+        # A promise that was not kept: the loop is blocked, or gone.
+        is_overdue = AWAKE_S < wakes_at_s < offered_s
+        if offered_s + delay_s < wakes_at_s or is_overdue:
+            self._wakes_at(AWAKE_S)
             self._gate.after.append(self.wake)
+
+    def _wakes_at(self, time_s: float) -> None:
+        self.wakes_at_s = time_s
+        self._looked()
 
     def new_losses(self) -> dict[str, int]:
         """Return the spans lost since the last call, by reason."""
@@ -244,27 +259,38 @@ class Lane:
 
     def _step(self) -> tuple[Batch | None, float | None]:
         """Return the batch to send now, or how long to sleep (None: until woken)."""
-        now_s = self._clock.monotonic()
+        while True:
+            self._take_in()
+            batch, sleep_s, wakes_at_s = self._decide(self._clock.monotonic())
+            self._wakes_at(wakes_at_s)
+            # In this order: whoever added after `_take_in` and before the line above relied on
+            # our being awake, and wakes nobody.
+            if batch is not None or not self._inbox:
+                return batch, sleep_s
+
+    def _decide(self, now_s: float) -> tuple[Batch | None, float | None, float]:
+        """Return the batch to send now, or how long to sleep; and until when nobody will look."""
         for record in self._backlog.take_expired(now_s):
             self._lose(record, "expired", self.account.drop)
-        self.wakes_at_s = AWAKE_S
         if len(self._in_flight) >= self._limiter.limit:
-            return None, None
+            # An answer will wake us.
+            return None, None, AWAKE_S
         hurry = self.hurries > 0
         if now_s < self._paused_until_s:
             # Spans may grow too old during a long pause.
             due_s = self._backlog.due_in_s(now_s, hurry=hurry)
             pause_s = self._paused_until_s - now_s
-            return None, min(pause_s, self._settings.max_age_s) if due_s is not None else pause_s
+            if due_s is not None:
+                pause_s = min(pause_s, self._settings.max_age_s)
+            return None, pause_s, AWAKE_S
         batch = self._backlog.take(now_s, hurry=hurry)
         if batch is None:
             sleep_s = self._backlog.due_in_s(now_s, hurry=hurry)
-            self.wakes_at_s = NEVER_S if sleep_s is None else now_s + sleep_s
-            return None, sleep_s
+            return None, sleep_s, NEVER_S if sleep_s is None else now_s + sleep_s
         batch.attempts += 1
         self.account.requests += 1
         self._in_flight[id(batch)] = batch
-        return batch, None
+        return batch, None, AWAKE_S
 
     def _settle(
         self, batch: Batch, failed: dict[int, ExportError], error: ExportError | None, sent_s: float

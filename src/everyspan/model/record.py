@@ -1,8 +1,7 @@
 """The frozen form of a span: what is queued, measured and sent.
 
 R1  Payloads are JSON text frozen when the record was made; nothing the agent does later shows.
-R2  A record is written once; only the queue that holds it touches `seq`, `holders` and the
-    completeness fields.
+R2  A record is written once; only the queue that holds it touches the fields from `part` on.
 """
 
 from __future__ import annotations
@@ -46,6 +45,7 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
     `input`, `output` and `data` are JSON text, None where the span had none. `error` is
     (type, message, category) of a failed span. `ordinal` counts the ends of its part from 1;
     `closes` marks the END that closed the part. `revision` grows with every version of a span.
+    `span` is what it is a version of, and `lanes` who is to carry it, until the queue took it in.
     """
 
     is_end: bool
@@ -70,6 +70,8 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
     part: Part | None = None
     ordinal: int = 0
     closes: bool = False
+    span: Span | None = None
+    lanes: Any = ()
     seq: int = 0
     holders: int = 0
 

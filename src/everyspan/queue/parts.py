@@ -54,10 +54,21 @@ class Parts:
         self._open[span.id] = (span, part, lanes)
         return part
 
+    def part_of(self, span_id: str) -> Part | None:
+        """Return the part of an open span, None for any other."""
+        entry = self._open.get(span_id)
+        return None if entry is None else entry[1]
+
     def end(self, record: SpanRecord) -> None:
-        """Note that a span ended: fill in the completeness fields of its END."""
-        if record.part is not None:
-            # A later version of a span that has ended before keeps its place.
+        """Note that a span ended: fill in the completeness fields of its END.
+
+        The span remembers its place, so that a later version of it keeps that.
+        """
+        span, record.span = record.span, None
+        if span is not None and span._ended is not None:
+            record.part, record.ordinal, record.closes, revision = span._ended
+            record.revision = revision + 1
+            span._ended = (record.part, record.ordinal, record.closes, record.revision)
             return
         entry = self._open.pop(record.id, None)
         if entry is not None:
@@ -71,6 +82,8 @@ class Parts:
         if part.open == 0:
             self._close(record.trace_id, part)
             record.closes = True
+        if span is not None:
+            span._ended = (part, record.ordinal, record.closes, record.revision)
 
     def _close(self, trace_id: str, part: Part) -> None:
         part.total = part.ended

@@ -1,7 +1,9 @@
 """Takes spans from any thread and has one lane for each destination carry them.
 
 Q1  `enqueue` and `offer` never wait, await or raise, from any thread, loop, finalizer or signal
-    handler (P2).
+    handler (P2). They append to the inbox, which is all that the agent's thread does as a rule;
+    whoever comes through the gate next takes it in: a lane that looks for work, a reader of the
+    books, or an offer that finds the inbox long.
 Q2  A span that is taken is delivered or counted lost with its reason, whatever happens to the
     loop it was taken on (P1, P3).
 Q3  At most `max_size` spans wait for a destination and at most `byte_budget` bytes for all (P4).
@@ -17,6 +19,7 @@ import asyncio
 import logging
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -26,7 +29,7 @@ from everyspan.clock import SYSTEM_CLOCK, Clock
 from everyspan.config import load_settings
 from everyspan.delivery.exporter import Exporter
 from everyspan.delivery.gate import Gate
-from everyspan.delivery.lane import Lane
+from everyspan.delivery.lane import AWAKE_S, NEVER_S, Lane
 from everyspan.home import Home, OwnLoop, ThreadHome, run_here
 from everyspan.ledger import FlushResult, Stats
 from everyspan.model.record import SpanRecord, freeze_span
@@ -41,6 +44,10 @@ logger = logging.getLogger("everyspan")
 QUEUE_FULL = "queue full"
 OUT_OF_BYTES = "byte budget"
 SHUTDOWN = "shutdown"
+
+INBOX_RECORDS_MAX = 1024
+INBOX_RECORD_BYTES_MAX = 16 << 10
+"""Together they bound what is held without being counted against the budget: 16 MiB."""
 
 UNREACHABLE_PATIENCE_S = 0.5
 UNREACHABLE = frozenset({"cannot connect", "not an everyspan server", "not sent yet"})
@@ -104,6 +111,9 @@ class AsyncSpanQueue:
         self._processors: dict[int, object] = {}
         self._homes: dict[Lane, ThreadHome] = {}
         self._user_home: Home | None = None
+        self._inbox: deque[SpanRecord | tuple[Span, Lanes]] = deque()
+        self._linger_s = self._settings.linger_ms / 1000
+        self._looks_at_s = NEVER_S
         self._seq = 0
         self._bytes = 0
         self._is_stopped = False
@@ -125,33 +135,55 @@ class AsyncSpanQueue:
             self._adopt_running_loop()
         lanes = tuple([self.lane(processor) for processor in processors])
         if is_end:
-            self.offer(record, lanes)
+            self.offer(record, lanes, span)
         else:
             self.begin(span, lanes, record)
 
     def begin(self, span: Span, lanes: Lanes, record: SpanRecord | None = None) -> None:
         """Note that a span started; `record` is its START for the lanes that want it."""
-        gate = self._gate
-        if not gate.enter():
-            gate.deferred.put((self._begin, (span, lanes, record)))
-            return
-        try:
-            self._begin(span, lanes, record)
-        finally:
-            gate.leave()
+        self._inbox.append((span, lanes))
+        if record is not None:
+            self._put(record, lanes)
 
-    def offer(self, record: SpanRecord, lanes: Lanes) -> None:
-        """Take the END of a span for these lanes; never raises, never waits (Q1)."""
-        gate = self._gate
-        if not gate.enter():
-            gate.deferred.put((self._offer, (record, lanes)))
-            return
-        try:
-            self._offer(record, lanes)
-        finally:
-            gate.leave()
+    def offer(self, record: SpanRecord, lanes: Lanes, span: Span | None = None) -> None:
+        """Take the END of a span for these lanes; never raises, never waits (Q1).
+
+        Args:
+            span: What the END is of, if more versions of it may come.
+        """
+        record.span = span
+        self._put(record, lanes)
         if self._is_leaving:
             self._drain_late()
+
+    def _put(self, record: SpanRecord, lanes: Lanes) -> None:
+        inbox = self._inbox
+        record.lanes = lanes
+        inbox.append(record)
+        now_s = record.offered_s
+        looks_at_s = self._looks_at_s
+        if (
+            # Nobody has promised to look in time, or the promise was not kept.
+            looks_at_s > now_s + self._linger_s
+            or AWAKE_S < looks_at_s < now_s
+            or (looks_at_s > AWAKE_S and len(inbox) >= self._settings.batch_size)
+        ):
+            self._looks_at_s = AWAKE_S
+            for lane in lanes:
+                self._settle_home(lane) if lane.home is None else lane.wake()
+        if len(inbox) >= INBOX_RECORDS_MAX or record.size_bytes > INBOX_RECORD_BYTES_MAX:
+            self._take_in_here()
+
+    def _take_in_here(self) -> None:
+        """Take in on the agent's thread: the lanes' loops are too slow to keep the inbox short."""
+        gate = self._gate
+        if not gate.enter():
+            gate.deferred.put((self._take_in, ()))
+            return
+        try:
+            self._take_in()
+        finally:
+            gate.leave()
 
     def lane(self, processor: Processor | Exporter) -> Lane:
         """Return the lane of a processor, made at the first call for it."""
@@ -176,6 +208,7 @@ class AsyncSpanQueue:
     @property
     def depth(self) -> int:
         """Span events that wait for their first try, at the fullest destination."""
+        self.stats()
         return max((lane.waiting for lane in [*self._lanes.values()]), default=0)
 
     @property
@@ -188,6 +221,7 @@ class AsyncSpanQueue:
         if not self._gate.enter():
             return self._snapshot
         try:
+            self._take_in()
             self._snapshot = Stats(
                 destinations=tuple(lane.snapshot() for lane in self._lanes.values()),
                 open_spans=self._parts.open_spans,
@@ -229,22 +263,33 @@ class AsyncSpanQueue:
 
     # -- inside the gate
 
-    def _begin(self, span: Span, lanes: Lanes, record: SpanRecord | None) -> None:
-        part = self._parts.begin(span, lanes)
-        if record is None or self._is_stopped:
-            return
-        record.part = part
+    def _take_in(self) -> None:
+        """Count and hand to the lanes what the inbox holds, in the order it came."""
+        inbox = self._inbox
+        parts = self._parts
+        # No more than is there now: other threads go on adding.
+        for _ in range(len(inbox)):
+            item = inbox.popleft()
+            if isinstance(item, tuple):
+                parts.begin(*item)
+            elif item.is_end:
+                parts.end(item)
+                self._take_end(item)
+            else:
+                self._take_start(item)
+
+    def _take_start(self, record: SpanRecord) -> None:
+        record.part = self._parts.part_of(record.id)
         self._seq += 1
         record.seq = self._seq
-        if self._bytes + record.size_bytes > self._settings.byte_budget:
+        if self._is_stopped or self._bytes + record.size_bytes > self._settings.byte_budget:
             # No loss: the span's END brings all of it again.
             return
-        for lane in lanes:
+        for lane in record.lanes:
             if lane.wants_starts:
                 self._hand_to(lane, record, lane.add_start)
 
-    def _offer(self, record: SpanRecord, lanes: Lanes) -> None:
-        self._parts.end(record)
+    def _take_end(self, record: SpanRecord) -> None:
         self._seq += 1
         record.seq = self._seq
         settings = self._settings
@@ -253,13 +298,17 @@ class AsyncSpanQueue:
             refusal = SHUTDOWN
         elif self._bytes + record.size_bytes > settings.byte_budget:
             refusal = OUT_OF_BYTES
-        for lane in lanes:
+        for lane in record.lanes:
             if refusal is not None:
                 lane.refuse(record, refusal)
             elif settings.max_size and lane.waiting >= settings.max_size:
                 lane.refuse(record, QUEUE_FULL)
             else:
                 self._hand_to(lane, record, lane.add_end)
+
+    def _looked(self) -> None:
+        """Note when all lanes will have looked for work again."""
+        self._looks_at_s = max([lane.wakes_at_s for lane in self._lanes.values()])
 
     def _hand_to(self, lane: Lane, record: SpanRecord, add: Callable[[SpanRecord], None]) -> None:
         if not record.holders:
@@ -308,6 +357,9 @@ class AsyncSpanQueue:
             settings=self._settings,
             start_delay_s=delay_s,
             clock=self._clock,
+            take_in=self._take_in,
+            looked=self._looked,
+            inbox=self._inbox,
             settled=self._settled,
             orphaned=self._move,
         )
@@ -375,6 +427,7 @@ class AsyncSpanQueue:
         if not self._gate.enter():
             return None
         try:
+            self._take_in()
             lanes = [*self._lanes.values()]
             self._is_stopped = self._is_stopped or stop
             remaining = None if stop else sum(lane.held for lane in lanes)
@@ -496,9 +549,7 @@ class AsyncSpanQueue:
         self._leave_until_s = self._clock.monotonic()
         return True
 
-    def _run_homeless_here(
-        self, waiter: _Waiter, done: threading.Event, until_s: float
-    ) -> None:
+    def _run_homeless_here(self, waiter: _Waiter, done: threading.Event, until_s: float) -> None:
         """Run lanes on this thread that no thread could be started for."""
         lanes = [lane for lane in self._lanes.values() if lane.home is None and not lane.is_empty]
         if not lanes or not self._is_leaving:
@@ -533,6 +584,7 @@ class AsyncSpanQueue:
         """Write spans that nobody ended as they stand, marked abandoned."""
         if not self._gate.enter():
             return
+        self._take_in()
         still_open = self._parts.still_open()
         self._gate.leave()
         now_s = self._clock.monotonic()
