@@ -40,8 +40,11 @@ class Bodies:
             raise RequestError(415, "UNSUPPORTED_ENCODING", "compressed bodies are not supported")
         held = 0
         parts: list[bytes] = []
+        declared = request.headers.get("content-length", "0")
         try:
             async with asyncio.timeout(BODY_TIME_MAX_S):
+                if int(declared) > BODY_BYTES_MAX:
+                    await self._refuse(request, 0)
                 async for part in request.stream():
                     held += len(part)
                     self._held += len(part)

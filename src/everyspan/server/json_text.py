@@ -12,6 +12,7 @@ J3  No number has more than DIGITS_MAX digits in a row: Python's parser refuses 
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 
 DEPTH_MAX = 256
 DIGITS_MAX = 4_000
@@ -26,6 +27,8 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _DIGITS = re.compile(rb"[0-9]*")
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (DIGITS_MAX + 1))
 _NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'{}[]"\\')
+_STEPS = bytes.maketrans(b"{[}]", b"\x01\x01\xff\xff")
+"""Brackets as signed bytes: one level in, one level out."""
 _MARKERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
 
@@ -70,12 +73,8 @@ def is_too_deep(text: bytes) -> bool:
     """Whether valid JSON text nests deeper than DEPTH_MAX (J2)."""
     if text.count(b"{") + text.count(b"[") <= DEPTH_MAX:
         return False
-    structure = _STRING.sub(b"", text.translate(None, _NOT_STRUCTURE))
-    for _ in range(DEPTH_MAX):
-        structure = structure.replace(b"{}", b"").replace(b"[]", b"")
-        if not structure:
-            return False
-    return True
+    structure = _STRING.sub(b"", text.translate(None, _NOT_STRUCTURE)).translate(_STEPS)
+    return max(accumulate(memoryview(structure).cast("b"))) > DEPTH_MAX
 
 
 def has_long_number(text: bytes) -> bool:

@@ -59,8 +59,13 @@ def problem(
 
 def refusal(error: RequestError) -> Response:
     """Return the reply that says why a request was refused."""
-    # The SGP client sends a 409 three times unless told not to (`sgp:E1`).
-    headers = {"x-should-retry": "false"} if error.status == 409 else {}
+    headers: dict[str, str] = {}
+    if error.status == 409:
+        # The SGP client sends a 409 three times unless told not to (`sgp:E1`).
+        headers["x-should-retry"] = "false"
+    elif error.status in (408, 413):
+        # The rest of the body may still come; nobody wants it.
+        headers["connection"] = "close"
     if isinstance(error, InvalidRequestError):
         details = error.details
     else:

@@ -10,7 +10,8 @@ import re
 import msgspec
 from msgspec import Raw
 
-COMPLETENESS_KEY = "__everyspan__"
+from everyspan.model.span import COMPLETENESS_KEY
+
 NO_REV = -1
 EMPTY_OBJECT = b"{}"
 DEFAULT_STATUS = "SUCCESS"
@@ -100,6 +101,25 @@ def read_rev(metadata: bytes | None) -> int:
     except msgspec.MsgspecError:
         return NO_REV
     return rev if 0 <= rev < _REV_MAX else NO_REV
+
+
+def keep_completeness(old: bytes | None, new: bytes) -> bytes:
+    """Return `new` metadata with the completeness record of `old`, unless it brings its own.
+
+    Whoever edits a span's metadata must not make its trace look as if it had a hole (P11).
+    """
+    if old is None:
+        return new
+    record = bytes(_decode_marks(old).completeness)
+    if not record or bytes(_decode_marks(new).completeness):
+        return new
+    rest = new[1:].lstrip()
+    return b'{"%b":%b%b%b' % (
+        COMPLETENESS_KEY.encode(),
+        record,
+        b"" if rest.startswith(b"}") else b",",
+        rest,
+    )
 
 
 def read_usage(metadata: bytes | None, output: bytes | None) -> tuple[int | None, int | None]:

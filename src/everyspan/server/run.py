@@ -61,6 +61,7 @@ def run(
             ws="none",
             lifespan="on",
             log_config=None,
+            log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,

@@ -190,7 +190,7 @@ def decode_batch(body: bytes, account: str) -> list[SpanRow]:
     Raises:
         InvalidRequestError: 422 or 400, with all offenders.
     """
-    body, marker = _safe(body)
+    body, marker = json_text.mark_unsafe(body)
     if len(body) > _BIG_BODY_BYTES:
         # A million tiny items would cost a hundred times their text: count before building them.
         _check_count(_decode(_decode_counted_batch, body).items)
@@ -213,7 +213,7 @@ def decode_create(body: bytes, account: str) -> SpanRow:
     Raises:
         InvalidRequestError: 422 or 400.
     """
-    body, marker = _safe(body)
+    body, marker = json_text.mark_unsafe(body)
     item = _decode(_decode_create, body)
     check = _Check(account, marker, has_long_number=json_text.has_long_number(body))
     row = check.row(item, ("body",))
@@ -227,7 +227,7 @@ def decode_patch(body: bytes) -> SpanPatch:
     Raises:
         InvalidRequestError: 422 or 400.
     """
-    body, marker = _safe(body)
+    body, marker = json_text.mark_unsafe(body)
     item = _decode(_decode_patch, body)
     check = _Check("", marker, has_long_number=json_text.has_long_number(body))
     loc: _Loc = ("body",)
@@ -355,10 +355,6 @@ class _Check:
         self.add(Detail((*loc, field), message, kind))
 
 
-def _safe(body: bytes) -> tuple[bytes, str | None]:
-    return json_text.mark_unsafe(body)
-
-
 def _check_count(items: Sequence[object]) -> None:
     if len(items) > ITEMS_MAX:
         message = f"more than {ITEMS_MAX} items"
@@ -399,6 +395,7 @@ def _raise_all(
 
 _PATH = re.compile(r" - at `\$(.*)`$")
 _STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+)\]")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 
 
@@ -413,6 +410,9 @@ def _detail(error: msgspec.ValidationError, loc: _Loc) -> Detail:
     missing = _MISSING.match(text)
     if missing is not None:
         return Detail((*loc, missing.group(1)), "is required", "missing")
+    unknown = _UNKNOWN.match(text)
+    if unknown is not None:
+        return Detail((*loc, unknown.group(1)[:64]), "unknown field", "unknown")
     if text.startswith("Invalid enum value"):
         text = "not one of the allowed values"  # Its text repeats what was sent (C3).
     return Detail(loc, text.replace("`", ""), "type")
@@ -436,7 +436,7 @@ def decode_search(body: bytes, params: Mapping[str, str], account: str) -> Searc
         InvalidRequestError: 422; a value that is not allowed, or a filter that is not supported.
         RequestError: 400 INVALID_CURSOR.
     """
-    body, _ = _safe(body)
+    body, _ = json_text.mark_unsafe(body)
     filters = _decode(_decode_search, body) if body.strip() else _Search()
     errors: list[Detail] = []
 

@@ -135,9 +135,9 @@ class Store(ABC):
     async def search(self, query: SearchQuery) -> SearchPage:
         """Return one page.
 
-        Where the query's cursor is no Position, a page never ends (backward: begins) on a row whose
-        id occurs twice among the matching ones (`sgp:K3`): it is shortened, or lengthened where it
-        would become empty, so a reader may go on from the bare id.
+        A page with more behind it never ends (backward: begins) on a row whose id occurs twice
+        among the matching ones (`sgp:K3`): it is shortened, or lengthened where it would become
+        empty. So a reader may go on from the bare id, whichever kind of cursor brought it here.
 
         Raises:
             RequestError: 400 INVALID_CURSOR; the bare id names no span, or not just one.

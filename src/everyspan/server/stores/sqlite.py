@@ -29,7 +29,7 @@ import msgspec
 from everyspan.clock import SYSTEM_CLOCK, Clock
 from everyspan.errors import RequestError, StoreBusyError, StoreError
 from everyspan.server.merge import merge
-from everyspan.server.row import SpanRow, read_usage
+from everyspan.server.row import SpanRow, keep_completeness, read_usage
 from everyspan.server.stores import sqlite_search
 from everyspan.server.stores.base import (
     SearchPage,
@@ -184,9 +184,13 @@ class SqliteStore(Store):
         await self._writer.close()
 
 
-def open_writer(path: str) -> apsw.Connection:
-    """Open the connection that writes: WAL, every commit on the disk before it returns."""
-    connection = apsw.Connection(path)
+def open_writer(path: str, *, vfs: str | None = None) -> apsw.Connection:
+    """Open the connection that writes: WAL, every commit on the disk before it returns.
+
+    Args:
+        vfs: SQLite's name for the layer that reads and writes files; None is the system's.
+    """
+    connection = apsw.Connection(path, vfs=vfs)
     connection.set_busy_timeout(int(LOCK_WAIT_S * 1000))
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "FULL")
@@ -423,6 +427,8 @@ def _patch(
             for field, value in msgspec.structs.asdict(patch).items()
             if value is not None
         }
+        if patch.metadata is not None:
+            changes["metadata"] = keep_completeness(old.metadata, patch.metadata)
         row = msgspec.structs.replace(old, **changes)
         if row.end_ns is not None and row.end_ns < row.start_ns:
             raise RequestError(

@@ -77,7 +77,6 @@ class _Search:
     def page(self) -> SearchPage:
         query = self._query
         cursor = query.before if self._backward else query.after
-        bare = not isinstance(cursor, Position)
         position = self._resolve(cursor) if isinstance(cursor, str) else cursor
 
         found, stopped = self._find(position, query.limit + 1)
@@ -89,7 +88,7 @@ class _Search:
             found = found[: len(rows)]
             stopped, has_more = "bytes", True
 
-        if has_more and bare and found:
+        if has_more and found:
             end = self._last_unique(found)
             if end:
                 del rows[end:]

@@ -1,0 +1,488 @@
+"""What every store must do; a store's test module subclasses StoreContract and gives it `store`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from itertools import permutations
+from typing import Any
+
+import msgspec
+import pytest
+from tests.server.rows import END_NS, START_NS, make_row
+
+from everyspan.errors import RequestError
+from everyspan.server.merge import merge
+from everyspan.server.row import SpanRow, read_usage
+from everyspan.server.stores.base import (
+    Position,
+    SearchQuery,
+    SpanPatch,
+    Store,
+    sort_value,
+)
+
+SORTS = ("start_timestamp", "duration_ms", "input_tokens", "output_tokens")
+
+
+def query(**fields: Any) -> SearchQuery:
+    return SearchQuery(**({"account": "a"} | fields))
+
+
+async def ids(store: Store, **fields: Any) -> list[str]:
+    return [row.id for row in (await store.search(query(**fields))).rows]
+
+
+def identities(rows: list[SpanRow]) -> list[tuple[str, str]]:
+    return [(row.trace_id, row.id) for row in rows]
+
+
+async def read_all(
+    store: Store, *, bare: bool, backward: bool = False, limit: int = 3, **fields: Any
+) -> list[SpanRow]:
+    """Page through everything, as the SGP client does (`bare`), or with positions."""
+    rows: list[SpanRow] = []
+    cursor: Position | str | None = None
+    for _ in range(10_000):
+        side = "before" if backward else "after"
+        if backward and cursor is None:
+            # The client starts backward from an id it has; ours from beyond the end.
+            cursor = Position(2**63 - 1, "\U0010ffff", "\U0010ffff")
+            if fields.get("descending"):
+                cursor = Position(-1, "", "")
+        page = await store.search(query(limit=limit, **{side: cursor}, **fields))
+        if backward:
+            rows[:0] = page.rows
+        else:
+            rows += page.rows
+        if not page.has_more or not page.rows:
+            return rows
+        edge = page.rows[0 if backward else -1]
+        sort_by = fields.get("sort_by", "start_timestamp")
+        cursor = edge.id if bare else Position(sort_value(edge, sort_by), edge.trace_id, edge.id)
+    raise AssertionError("paging loops")
+
+
+class StoreContract:
+    """The promises of `stores.base`, S1 to S5, but for what only a crash shows."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        raise NotImplementedError
+
+    # -- Writing
+
+    async def test_what_was_stored_comes_back_whole(self, store: Store) -> None:
+        row = make_row(
+            trace_id="trace/é😀",
+            id="id with / and ☃",
+            parent_id="p",
+            type="COMPLETION",
+            status="ERROR",
+            group_id="g",
+            application_interaction_id="ai",
+            application_variant_id="av",
+            obs_trace_id="0" * 32,
+            obs_span_id="1" * 16,
+            input='{"é":"\ufffd"}'.encode(),
+            output=b"{}",
+            metadata=b'{"usage":{"input_tokens":3,"output_tokens":4}}',
+            expected=b'{"n": 11111111111111111111111111}',
+            input_tokens=3,
+            output_tokens=4,
+            rev=5,
+        )
+        assert await store.upsert([row]) == [row]
+        assert await store.get("a", row.id) == row
+        assert (await store.search(query())).rows == [row]
+
+    async def test_nothing_in_nothing_out(self, store: Store) -> None:
+        assert await store.upsert([]) == []
+        assert await store.get("a", "x") is None
+        page = await store.search(query())
+        assert (page.rows, page.has_more) == ([], False)
+
+    async def test_every_order_and_grouping_of_versions_gives_one_row(self, store: Store) -> None:
+        """S3, P6, `sgp:M1`-`M4`: across calls and within one."""
+        versions = [
+            make_row(id="s", end_ns=None, rev=0, input=b'{"i":0}', status="ERROR", type="TRACER"),
+            make_row(id="s", end_ns=None, rev=1, group_id="g", output=b'{"half":1}'),
+            make_row(id="s", rev=2, output=b'{"o":2}', metadata=b'{"usage":{"input_tokens":7}}'),
+            make_row(id="s", rev=3, input=b"{}", expected=b'{"e":1}'),
+        ]
+        expected = versions[0]
+        for version in versions[1:]:
+            expected = merge(expected, version)
+        for n, order in enumerate(permutations(versions)):
+            account = f"order {n}"
+            rows = [msgspec.structs.replace(row, account=account) for row in order]
+            cut = n % 4
+            await store.upsert(rows[:cut])
+            stored = await store.upsert([*rows[cut:], rows[0]])
+            assert stored == [msgspec.structs.replace(expected, account=account)]
+            assert await store.get(account, "s") == stored[0]
+        assert expected.input_tokens == 7
+
+    async def test_one_row_per_identity_in_order_of_appearance(self, store: Store) -> None:
+        """`sgp:M4`."""
+        rows = [
+            make_row(id="b"),
+            make_row(id="a"),
+            make_row(id="b"),
+            make_row(id="b", trace_id="u"),
+        ]
+        stored = await store.upsert(rows)
+        assert identities(stored) == [("t", "b"), ("t", "a"), ("u", "b")]
+        assert await ids(store) == ["a", "b", "b"]
+
+    async def test_accounts_never_see_each_other(self, store: Store) -> None:
+        await store.upsert([make_row(id="s", name="mine")])
+        await store.upsert([make_row(id="s", name="theirs", account="b")])
+        mine = await store.get("a", "s")
+        assert mine is not None
+        assert mine.name == "mine"
+        assert len((await store.search(query())).rows) == 1
+        assert await store.get("c", "s") is None
+
+    async def test_get_returns_the_most_recently_written_of_several_traces(
+        self, store: Store
+    ) -> None:
+        """`sgp` §7 retrieve."""
+        for trace_id in ("t1", "t2", "t1"):
+            await store.upsert([make_row(id="s", trace_id=trace_id)])
+        row = await store.get("a", "s")
+        assert row is not None
+        assert row.trace_id == "t1"
+
+    async def test_writes_at_once_are_all_kept(self, store: Store) -> None:
+        async def write(n: int) -> None:
+            await store.upsert([make_row(id=f"{n} {i}", trace_id=f"t{n}") for i in range(5)])
+
+        await asyncio.gather(*(write(n) for n in range(40)))
+        assert len((await store.search(query(limit=1_000))).rows) == 200
+
+    # -- Parents
+
+    @pytest.mark.parametrize("split", [0, 1, 2])
+    async def test_a_cycle_is_refused_and_nothing_stored(self, store: Store, split: int) -> None:
+        """S2, `sgp` §6: in the batch, with the store, and through both."""
+        cycle = [
+            make_row(id="x", parent_id="y"),
+            make_row(id="y", parent_id="z"),
+            make_row(id="z", parent_id="x"),
+        ]
+        await store.upsert(cycle[:split])
+        with pytest.raises(RequestError) as error:
+            await store.upsert([make_row(id="bystander"), *cycle[split:]])
+        assert (error.value.status, error.value.code) == (409, "PARENT_CYCLE")
+        assert error.value.loc[1] == "parent_id"
+        assert sorted(await ids(store)) == ["x", "y"][:split]
+
+    async def test_a_span_cannot_be_its_own_parent(self, store: Store) -> None:
+        with pytest.raises(RequestError) as error:
+            await store.upsert([make_row(id="ok"), make_row(id="s", parent_id="s")])
+        assert error.value.loc == (1, "parent_id")
+
+    @pytest.mark.parametrize("same_call", [True, False])
+    async def test_a_parent_in_another_trace_is_refused(
+        self, store: Store, same_call: bool
+    ) -> None:
+        parent = make_row(id="p", trace_id="other")
+        child = make_row(id="c", parent_id="p")
+        if not same_call:
+            await store.upsert([parent])
+        with pytest.raises(RequestError) as error:
+            await store.upsert([child, parent])
+        assert (error.value.status, error.value.code) == (409, "PARENT_IN_ANOTHER_TRACE")
+        assert error.value.loc == (0, "parent_id")
+        assert await ids(store) == ([] if same_call else ["p"])
+
+    async def test_parents_that_are_allowed(self, store: Store) -> None:
+        """`sgp` §6: unknown; unknown here but in several traces; here and elsewhere."""
+        await store.upsert([make_row(id="early", parent_id="late")])
+        await store.upsert([make_row(id="late")])
+        assert await ids(store, parent_ids=("late",)) == ["early"]
+        await store.upsert([make_row(id="p", trace_id="u1"), make_row(id="p", trace_id="u2")])
+        await store.upsert([make_row(id="c", parent_id="p")])
+        await store.upsert([make_row(id="late", trace_id="u1")])
+        await store.upsert([make_row(id="early2", parent_id="late")])
+        # An end that repeats its start's parent adds no link.
+        await store.upsert([make_row(id="early", parent_id="late", rev=1)])
+
+    async def test_a_refused_call_costs_no_other(self, store: Store) -> None:
+        """P5: calls that share a commit."""
+        calls = [
+            store.upsert([make_row(id=str(n), parent_id=str(n) if n % 3 == 0 else None)])
+            for n in range(30)
+        ]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        refused = [n for n, result in enumerate(results) if isinstance(result, RequestError)]
+        assert refused == list(range(0, 30, 3))
+        assert len(await ids(store)) == 20
+
+    async def test_a_deep_chain_sent_leaf_first_is_stored(self, store: Store) -> None:
+        chain = [make_row(id=f"{n:04}", parent_id=f"{n + 1:04}") for n in range(1_500)]
+        for start in range(0, 1_500, 500):
+            await store.upsert(chain[start : start + 500])
+        assert len(await ids(store, limit=2_000)) == 1_500
+
+    # -- Patch
+
+    async def test_patch_changes_what_it_names_only(self, store: Store) -> None:
+        start = make_row(
+            id="s", end_ns=None, input=b'{"i":1}', metadata=b'{"__everyspan__":{"p":"x"}}'
+        )
+        await store.upsert([start])
+        patch = SpanPatch(
+            name="new", end_ns=END_NS, output=b'{"usage":{"input_tokens":2}}', metadata=b'{"m":1}'
+        )
+        row = await store.patch("a", "s", patch)
+        assert row is not None
+        assert (row.name, row.end_ns, row.input, row.input_tokens) == ("new", END_NS, b'{"i":1}', 2)
+        assert row.metadata is not None
+        assert msgspec.json.decode(row.metadata) == {"m": 1, "__everyspan__": {"p": "x"}}
+        assert await store.get("a", "s") == row
+        assert await store.patch("a", "unknown", patch) is None
+        with pytest.raises(RequestError) as error:
+            await store.patch("a", "s", SpanPatch(end_ns=START_NS - 1))
+        assert (error.value.status, error.value.loc) == (422, ("end_timestamp",))
+        assert await store.get("a", "s") == row
+
+    # -- Filters
+
+    async def test_every_filter_alone_and_together(self, store: Store) -> None:
+        """`sgp` §7: ANDed; an empty one is none."""
+        rows = {
+            "root": make_row(id="root", name="a", type="TRACER", group_id="g1"),
+            "child": make_row(
+                id="child",
+                parent_id="root",
+                start_ns=START_NS + 5_000_000,
+                name="b",
+                status="ERROR",
+                application_variant_id="v1",
+                obs_trace_id="a" * 32,
+                obs_span_id="b" * 16,
+            ),
+            "open": make_row(id="open", trace_id="t2", end_ns=None, start_ns=START_NS + 10_000_000),
+            "twin": make_row(
+                id="root",
+                trace_id="t2",
+                start_ns=START_NS + 20_000_000,
+                end_ns=START_NS + 23_000_000,
+                status="CANCELED",
+                metadata=b'{"k":1,"b":true,"o":{"x":[1,2.0]},"s":"v","l":[1,2]}',
+            ),
+        }
+        await store.upsert(list(rows.values()))
+        cases: list[tuple[dict[str, Any], str]] = [
+            ({}, "root child open twin"),
+            ({"trace_ids": ("t2",)}, "open twin"),
+            ({"trace_ids": ("t2", "t", "nope")}, "root child open twin"),
+            ({"span_ids": ("root",)}, "root twin"),
+            ({"span_ids": ("root",), "trace_ids": ("t2",)}, "twin"),
+            ({"parent_ids": ("root",)}, "child"),
+            ({"spans": (("t2", "root"), ("t", "child"), ("t2", "child"))}, "child twin"),
+            ({"spans": (("t2", "root"), ("t", "child")), "span_ids": ("root",)}, "twin"),
+            ({"excluded_span_ids": ("root",)}, "child open"),
+            ({"excluded_trace_ids": ("t",)}, "open twin"),
+            (
+                {"excluded_spans": (("t", "root"),), "excluded_span_ids": ("open",)},
+                "child open twin",
+            ),
+            ({"parents_only": True}, "root open twin"),
+            ({"names": ("b", "x")}, "child"),
+            ({"statuses": ("SUCCESS",)}, "root open"),
+            ({"statuses": ("ERROR", "CANCELED")}, "child twin"),
+            ({"types": ("STANDALONE",)}, "child open twin"),
+            ({"types": ("TRACER",)}, "root"),
+            ({"group_id": "g1"}, "root"),
+            ({"application_variant_ids": ("v1", "v2")}, "child"),
+            ({"obs_trace_ids": ("a" * 32,)}, "child"),
+            ({"obs_span_ids": ("b" * 16,)}, "child"),
+            ({"from_ns": START_NS + 5_000_000}, "child open twin"),
+            ({"to_ns": START_NS + 5_000_000}, "root child"),
+            ({"from_ns": START_NS + 5_000_000, "to_ns": START_NS + 5_000_000}, "child"),
+            ({"min_duration_ns": 3_000_001}, "root child"),
+            ({"max_duration_ns": 3_000_000}, "twin"),
+            ({"min_duration_ns": 3_000_000, "max_duration_ns": 3_000_000}, "twin"),
+            ({"min_duration_ns": 2, "max_duration_ns": 1}, ""),
+            ({"metadata": (("k", (1,)),)}, "twin"),
+            ({"metadata": (("k", (1.0,)),)}, "twin"),
+            ({"metadata": (("k", (True,)),)}, ""),
+            ({"metadata": (("b", (1,)),)}, ""),
+            ({"metadata": (("k", (5, 1)), ("s", ("v",)))}, "twin"),
+            ({"metadata": (("k", (1,)), ("s", ("w",)))}, ""),
+            ({"metadata": (("o", ({"x": [1.0, 2]},)),)}, "twin"),
+            ({"metadata": (("o", ({"x": [1]},)),)}, ""),
+            ({"metadata": (("missing", (None,)),)}, ""),
+            ({"metadata": (("k", ()),)}, ""),
+            ({"names": ("n",), "statuses": ("SUCCESS",), "parents_only": True}, "open"),
+        ]  # fmt: skip
+        for fields, names in cases:
+            page = await store.search(query(**fields))
+            assert identities(page.rows) == [
+                (rows[name].trace_id, rows[name].id) for name in names.split()
+            ], fields
+
+    async def test_thousands_of_ids_in_one_search(self, store: Store) -> None:
+        await store.upsert([make_row(id=f"s{n}") for n in range(50)])
+        many = tuple(f"s{n}" for n in range(10_000))
+        assert len(await ids(store, span_ids=many)) == 50
+        assert await ids(store, excluded_span_ids=many) == []
+        pairs = tuple(("t", id_) for id_ in many[:5_000])
+        assert len(await ids(store, spans=pairs)) == 50
+        assert len(await ids(store, trace_ids=(*many, "t")[-10_000:])) == 50
+
+    # -- Order and paging
+
+    @pytest.mark.parametrize("descending", [False, True])
+    @pytest.mark.parametrize("sort_by", SORTS)
+    async def test_pages_forward_and_backward_hold_everything_once(
+        self, store: Store, sort_by: str, descending: bool
+    ) -> None:
+        """S4, `sgp:K1`-`K3`: with equal sort keys and ids that repeat across traces."""
+        rng = random.Random(f"{sort_by} {descending}")
+        rows = []
+        for trace in range(4):
+            for n in range(9):
+                usage = b'{"usage":{"input_tokens":%d,"output_tokens":%d}}' % (n % 3, trace % 2)
+                tokens = read_usage(usage, None)
+                rows.append(
+                    make_row(
+                        trace_id=f"t{trace}",
+                        # The first five ids of traces 0 and 1 are the same.
+                        id=f"{'same' if trace < 2 and n < 5 else trace}-{n}",
+                        start_ns=START_NS + rng.randrange(3),
+                        end_ns=None if n % 4 == 0 else END_NS + rng.randrange(3),
+                        metadata=usage,
+                        input_tokens=tokens[0],
+                        output_tokens=tokens[1],
+                    )
+                )
+        rng.shuffle(rows)
+        await store.upsert(rows)
+        expected = sorted(
+            rows,
+            key=lambda row: (sort_value(row, sort_by), row.trace_id, row.id),  # type: ignore[arg-type]
+            reverse=descending,
+        )
+        for backward in (False, True):
+            for bare in (False, True):
+                for limit in (1, 2, 5, 36):
+                    read = await read_all(
+                        store, bare=bare, backward=backward, limit=limit, sort_by=sort_by,
+                        descending=descending,
+                    )  # fmt: skip
+                    assert identities(read) == identities(expected), (backward, bare, limit)
+
+    async def test_a_page_ends_on_an_id_that_occurs_once(self, store: Store) -> None:
+        """`sgp:K3`: shortened, or lengthened where it would become empty."""
+        await store.upsert(
+            [
+                make_row(id=id_, trace_id=f"t{n}", start_ns=START_NS + n)
+                for n, id_ in enumerate(["u", "d", "d", "e", "e", "v", "w"])
+            ]
+        )
+        shortened = await store.search(query(limit=2))
+        assert [row.id for row in shortened.rows] == ["u"]
+        lengthened = await store.search(query(limit=2, after="u"))
+        assert [row.id for row in lengthened.rows] == ["d", "d", "e", "e", "v"]
+        assert lengthened.has_more
+        # The same after a position: the client may go on from the bare id.
+        exact = await store.search(query(limit=3, after=Position(START_NS, "t0", "u")))
+        assert [row.id for row in exact.rows] == ["d", "d", "e", "e", "v"]
+        # What the filter leaves out makes nothing ambiguous.
+        assert await ids(store, limit=2, trace_ids=("t0", "t1", "t3")) == ["u", "d"]
+        # The last page may end on anything.
+        last = await store.search(query(limit=2, trace_ids=("t3", "t4")))
+        assert ([row.id for row in last.rows], last.has_more) == (["e", "e"], False)
+
+    @pytest.mark.parametrize("bare", [True, False])
+    async def test_paging_is_stable_while_others_write(self, store: Store, bare: bool) -> None:
+        """`sgp:K5`: nothing that was there is skipped or seen twice; also when ids get twins."""
+        there = [make_row(id=f"{n:03}", start_ns=START_NS + n // 7) for n in range(120)]
+        await store.upsert(there)
+        rng = random.Random(5)
+        stop = asyncio.Event()
+
+        async def write() -> int:
+            n = 0
+            while not stop.is_set():
+                n += 1
+                twin = make_row(
+                    id=rng.choice(there).id, trace_id=f"other {n}", start_ns=START_NS + n % 20
+                )
+                fresh = make_row(id=f"fresh {n}", start_ns=START_NS + rng.randrange(20))
+                await store.upsert([twin, fresh])
+            return n
+
+        writer = asyncio.create_task(write())
+        try:
+            for _ in range(3):
+                seen = Counter(identities(await read_all(store, bare=bare, limit=7)))
+                assert set(seen.values()) == {1}
+                assert all(seen[row.trace_id, row.id] for row in there)
+        finally:
+            stop.set()
+            assert await writer > 0
+
+    async def test_an_id_that_names_no_row_is_no_cursor(self, store: Store) -> None:
+        """`sgp:K4`."""
+        await store.upsert([make_row(id="s"), make_row(id="d", trace_id="u"), make_row(id="d")])
+        for fields in ({"after": "nope"}, {"before": "nope"}, {"after": "d", "names": ("x",)}):
+            with pytest.raises(RequestError) as error:
+                await store.search(query(**fields))
+            assert (error.value.status, error.value.code) == (400, "INVALID_CURSOR")
+        # A row that matches no longer still says where to go on.
+        assert await ids(store, after="s", names=("n",)) == ["d"]
+        assert await ids(store, after="s", names=("x",)) == []
+
+    async def test_ids_that_all_repeat_are_an_error_not_a_loop(self, store: Store) -> None:
+        """`sgp:K3` has an end."""
+        rows = [
+            make_row(id=f"{n:05}", trace_id=trace) for trace in ("t", "u") for n in range(10_500)
+        ]
+        await store.upsert(rows)
+        with pytest.raises(RequestError) as error:
+            await store.search(query(limit=10_000))
+        assert error.value.code == "SEARCH_RESULT_TOO_LARGE"
+        assert len(await ids(store, limit=10_000, trace_ids=("t",))) == 10_000
+
+    # -- Budgets
+
+    async def test_a_page_stops_at_its_bytes_but_never_before_its_first_row(
+        self, store: Store
+    ) -> None:
+        """S5."""
+        big = b'{"x":"' + b"x" * 10_000 + b'"}'
+        await store.upsert([make_row(id=f"{n}", input=big) for n in range(5)])
+        page = await store.search(query(bytes_max=25_000))
+        assert ([row.id for row in page.rows], page.stopped) == (["0", "1"], "bytes")
+        assert page.has_more
+        assert [row.id for row in (await store.search(query(bytes_max=10))).rows] == ["0"]
+        rest = await store.search(query(bytes_max=35_000, after="1"))
+        assert ([row.id for row in rest.rows], rest.stopped) == (["2", "3", "4"], None)
+
+    async def test_a_search_stops_at_its_time(self, store: Store) -> None:
+        """S5: and says so; readers stay usable."""
+        await store.upsert([make_row(metadata=b'{"k":1}') for _ in range(3_000)])
+        page = await store.search(query(time_max_s=0.0, limit=1_000, metadata=(("k", (2,)),)))
+        assert (page.rows, page.stopped, page.has_more) == ([], "time", True)
+        assert len(await ids(store, limit=10)) == 10
+
+    async def test_reads_go_on_while_a_search_is_slow(self, store: Store) -> None:
+        """S5: one reader at most is busy with it; the writer not at all."""
+        await store.upsert([make_row(metadata=b'{"k":1}') for _ in range(5_000)])
+        slow = asyncio.create_task(
+            store.search(query(time_max_s=1.0, limit=10_000, metadata=(("k", (2,)),)))
+        )
+        await store.upsert([make_row(id="written meanwhile")])
+        assert await store.get("a", "written meanwhile") is not None
+        await slow
+
+    async def test_health_counts(self, store: Store) -> None:
+        await store.upsert([make_row(), make_row()])
+        health = await store.health()
+        assert (health.ok, health.spans, health.waiting, health.waiting_bytes) == (True, 2, 0, 0)
