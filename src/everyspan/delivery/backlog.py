@@ -26,6 +26,10 @@ def _key(record: SpanRecord) -> SpanKey:
     return (record.trace_id, record.id)
 
 
+def _seq(record: SpanRecord) -> int:
+    return record.seq
+
+
 class Batch:
     """Spans that travel together.
 
@@ -90,14 +94,18 @@ class Backlog:
 
     # -- coming in
 
-    def add_start(self, record: SpanRecord) -> None:
-        """Take a START; it waits for `start_delay_s` first, where one is set."""
+    def add_start(self, record: SpanRecord) -> list[SpanRecord]:
+        """Take a START, which waits for `start_delay_s` first; return the STARTs it replaces."""
+        key = _key(record)
         if self.wants_every_start or not self.start_delay_s:
-            self._unsettled.add(_key(record))
+            self._unsettled.add(key)
             self._starts.append(record)
             self._bytes += record.size_bytes
-        else:
-            self._delayed[_key(record)] = record
+            return []
+        # Taken out first: a replaced entry would keep its place in the order of age.
+        replaced = self._delayed.pop(key, None)
+        self._delayed[key] = record
+        return [] if replaced is None else [replaced]
 
     def add_abandoned(self, record: SpanRecord) -> list[SpanRecord]:
         """Take the START of a span that will not end here; return the STARTs it replaces."""
@@ -135,13 +143,19 @@ class Backlog:
 
     def settle_starts(self, starts: Iterable[SpanRecord]) -> None:
         """Note that these STARTs are stored or given up: their ENDs may leave (K3)."""
+        freed: list[SpanRecord] = []
         for start in starts:
             key = _key(start)
             self._unsettled.discard(key)
-            for end in reversed(self._held.pop(key, ())):
-                # In front: it has waited longer than those behind it.
-                self._ends.appendleft(end)
-                self._bytes += end.size_bytes
+            freed += self._held.pop(key, ())
+        if not freed:
+            return
+        self._bytes += sum(end.size_bytes for end in freed)
+        # To the place where they would be had nothing held them back (`trace:Q10`).
+        newest = max(end.seq for end in freed)
+        while self._ends and self._ends[0].seq < newest:
+            freed.append(self._ends.popleft())
+        self._ends.extendleft(sorted(freed, key=_seq, reverse=True))
 
     # -- going out
 
@@ -192,7 +206,10 @@ class Backlog:
 
     def due_in_s(self, now_s: float, *, hurry: bool = False) -> float | None:
         """Return how long nothing will be due, unless something comes in; None for ever."""
-        due_s: list[float] = [batch.due_s for batch in self._parked]
+        due_s = [
+            min(batch.due_s, min(record.offered_s for record in batch.records) + self.max_age_s)
+            for batch in self._parked
+        ]
         if self._delayed:
             assert self.start_delay_s is not None
             due_s.append(next(iter(self._delayed.values())).offered_s + self.start_delay_s)

@@ -108,7 +108,8 @@ class Lane:
 
     def add_start(self, record: SpanRecord) -> None:
         """Take a START that this lane wants."""
-        self._backlog.add_start(record)
+        for needless in self._backlog.add_start(record):
+            self._settled(needless)
         delay_s = self._backlog.start_delay_s or self._linger_s
         if self.exporter.wants_every_start:
             delay_s = self._linger_s
