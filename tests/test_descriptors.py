@@ -1,0 +1,59 @@
+"""L1-L5: clients do not pile up, however many loops come and go."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from tests.backend import Backend
+
+LOOPS = 1_000
+SPANS_A_LOOP = 40
+
+SCRIPT = """
+import asyncio, gc, json, os, sys, warnings
+import everyspan
+
+url, loops, spans = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+processor = everyspan.SGPAsyncTracingProcessor(everyspan.SGPTracingProcessorConfig(
+    sgp_api_key="k", sgp_account_id="a", sgp_base_url=url))
+
+async def request(count):
+    for number in range(count):
+        await processor.on_span_end(everyspan.Span(name="s", trace_id="t", start_ns=1, end_ns=2))
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+counts = []
+for number in range(loops):
+    asyncio.run(request(1))
+    counts.append(descriptors())
+gc.collect()
+before = processor.connections()
+asyncio.run(request(spans))
+print(json.dumps({
+    "first": max(counts[:10]), "most": max(counts), "last": descriptors(),
+    "connections_of_one_loop": processor.connections() - before,
+}))
+"""
+
+
+def test_a_thousand_loops_leave_nothing_behind() -> None:
+    """L3, L5: descriptors stay flat, nothing warns, and a loop reuses its connection."""
+    with Backend() as backend:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", SCRIPT]
+            + [backend.base_url, str(LOOPS), str(SPANS_A_LOOP)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    seen = json.loads(done.stdout)
+    assert seen["most"] <= seen["first"] + 1, seen
+    assert seen["last"] <= seen["first"], seen
+    # One connection for forty requests is a reuse of 97.5 %.
+    assert seen["connections_of_one_loop"] == 1, seen
+    assert len(backend.requests) == LOOPS + SPANS_A_LOOP
