@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import threading
 from collections.abc import Callable, Coroutine, Sized
 from functools import partial
 from typing import Any
@@ -32,7 +33,12 @@ from everyspan.delivery.exporter import Exporter
 from everyspan.delivery.gate import Gate
 from everyspan.delivery.limiter import Limiter
 from everyspan.delivery.verdict import judge
-from everyspan.errors import ExportError, PermanentExportError, RetryableExportError
+from everyspan.errors import (
+    BatchRefusedError,
+    ExportError,
+    PermanentExportError,
+    RetryableExportError,
+)
 from everyspan.home import Home
 from everyspan.ledger import Account, DestinationStats
 from everyspan.model.record import SpanRecord
@@ -53,7 +59,7 @@ class Lane:
         inbox, take_in: What nobody has counted yet, and how to; called inside the gate.
         looked: Called inside the gate when `wakes_at_s` has changed.
         settled: Called inside the gate for every record that is stored, dropped or rejected.
-        orphaned: Called when the loop that ran the lane was ended by its owner.
+        orphaned: Called when the home that ran the lane was ended by its owner.
     """
 
     def __init__(
@@ -69,7 +75,7 @@ class Lane:
         take_in: Callable[[], None],
         looked: Callable[[], None],
         settled: Callable[[SpanRecord], None],
-        orphaned: Callable[[Lane], None],
+        orphaned: Callable[[Lane, Home], None],
     ) -> None:
         self.exporter = exporter
         self.account = Account(name)
@@ -181,7 +187,7 @@ class Lane:
         now_s = self._clock.monotonic()
         for batch in [*self._in_flight.values()]:
             self._take_back(batch, now_s)
-        for task in self._tasks:
+        for task in [*self._tasks]:
             # On a loop that stopped for good they are collected unfinished. That is expected,
             # and asyncio would print it into the agent's log.
             task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -190,6 +196,7 @@ class Lane:
         """Make `home` the place where this lane runs; returns what `start` needs."""
         self._epoch += 1
         self.home = home
+        self._wake_up = None
         return self._epoch
 
     def give_up(self, reason: str) -> None:
@@ -250,13 +257,19 @@ class Lane:
             self._warned.add(reason)
             self._gate.after.append(partial(_warn_of_loss, self.account.name, reason))
 
-    def _take_back(self, batch: Batch, now_s: float) -> bool:
+    def _take_back(self, batch: Batch, now_s: float) -> None:
         if self._in_flight.pop(id(batch), None) is None:
-            return False
-        batch.due_s, batch.reason = now_s, "its event loop ended"
-        for needless in self._backlog.park(batch):
+            return
+        # Another object: what the former loop still says of this one must find nothing (L3).
+        again = Batch(
+            batch.starts,
+            batch.ends,
+            attempts=batch.attempts,
+            due_s=now_s,
+            reason="its event loop ended",
+        )
+        for needless in self._backlog.park(again):
             self._settled(needless)
-        return True
 
     def _step(self) -> tuple[Batch | None, float | None]:
         """Return the batch to send now, or how long to sleep (None: until woken)."""
@@ -282,7 +295,7 @@ class Lane:
             due_s = self._backlog.due_in_s(now_s, hurry=hurry)
             pause_s = self._paused_until_s - now_s
             if due_s is not None:
-                pause_s = min(pause_s, self._settings.max_age_s)
+                pause_s = min(pause_s, max(1.0, self._settings.max_age_s / 10))
             return None, pause_s, AWAKE_S
         batch = self._backlog.take(now_s, hurry=hurry)
         if batch is None:
@@ -352,7 +365,7 @@ class Lane:
         """Have the loop look at the backlog; if the loop is gone, ask for another."""
         home = self.home
         if home is not None and not home.call(self._wake_here):
-            self._orphaned(self)
+            self._orphaned(self, home)
 
     def stop(self) -> None:
         """Have the home cancel the lane's tasks and let go of the destination."""
@@ -364,7 +377,14 @@ class Lane:
 
     def start(self, epoch: int) -> None:
         """Begin to run; called by the home's loop."""
-        self._spawn(self._run(epoch))
+        # A callback, since a task that is cancelled before its first step runs nothing of its own.
+        self._spawn(self._run(epoch)).add_done_callback(partial(self._run_ended, epoch))
+
+    def _run_ended(self, epoch: int, task: asyncio.Task[None]) -> None:
+        home = self.home
+        if task.cancelled() and epoch == self._epoch and home is not None:
+            # The loop's owner ends it (`asyncio.run` does so): another loop has to go on.
+            self._orphaned(self, home)
 
     def _wake_here(self) -> None:
         if self._wake_up is not None:
@@ -376,63 +396,80 @@ class Lane:
                 task.cancel()
         self._spawn(self.exporter.close())
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _run(self, epoch: int) -> None:
         wake_up = self._wake_up = asyncio.Event()
         loop = asyncio.get_running_loop()
-        try:
-            while epoch == self._epoch:
-                wake_up.clear()
-                with self._gate:
-                    if epoch != self._epoch:
-                        return
-                    batch, sleep_s = self._step()
-                if batch is not None:
-                    self._spawn(self._send(batch))
-                    continue
-                timer = None if sleep_s is None else loop.call_later(sleep_s, wake_up.set)
-                try:
-                    await wake_up.wait()
-                finally:
-                    if timer is not None:
-                        timer.cancel()
-        except asyncio.CancelledError:
-            # The loop's owner ends it (`asyncio.run` does so): another loop has to go on.
-            if epoch == self._epoch:
-                self._orphaned(self)
-            raise
+        while epoch == self._epoch:
+            wake_up.clear()
+            with self._gate:
+                if epoch != self._epoch:
+                    return
+                batch, sleep_s = self._step()
+            if batch is not None:
+                self._spawn(self._send(batch, wake_up))
+                continue
+            timer = None if sleep_s is None else loop.call_later(sleep_s, wake_up.set)
+            try:
+                await wake_up.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
 
-    async def _send(self, batch: Batch) -> None:
+    async def _send(self, batch: Batch, wake_up: asyncio.Event) -> None:
         sent_s = self._clock.monotonic()
         failed: dict[int, ExportError] = {}
         error: ExportError | None = None
         try:
             failed = dict(await self.exporter.export(batch))
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                self._hand_back(batch)
-                raise
-            error = PermanentExportError("the processor cancelled itself", reason="CancelledError")
         except ExportError as caught:
             error = caught
-        except KeyboardInterrupt:
-            self._hand_back(batch)
-            raise
         except BaseException as caught:
+            if is_from_outside(caught):
+                self._hand_back(batch)
+                raise
             # A processor may raise anything; the span is counted and the lane lives on (P5).
-            error = classify(caught)
+            error = self._what_it_means(caught)
         with self._gate:
             self._settle(batch, failed, error, sent_s)
-        self._wake_here()
+        # That of this loop: the lane may have moved on to another.
+        wake_up.set()
+
+    def _what_it_means(self, error: BaseException) -> ExportError:
+        if self.exporter.is_foreign:
+            return classify(error)
+        # A defect of ours that some span brought to light: the others of its batch shall not pay.
+        return BatchRefusedError(repr(error), reason=type(error).__name__)
 
     def _hand_back(self, batch: Batch) -> None:
-        with self._gate:
-            self._take_back(batch, self._clock.monotonic())
+        now_s = self._clock.monotonic()
+        if not self._gate.enter():
+            # The collector closes the coroutine of a loop that is gone, wherever it happens to run.
+            self._gate.deferred.put((self._take_back, (batch, now_s)))
+            return
+        try:
+            self._take_back(batch, now_s)
+        finally:
+            self._gate.leave()
+
+
+def is_from_outside(error: BaseException) -> bool:
+    """Tell whether an exception that came out of a processor is none of its own making.
+
+    Those are: the cancellation of our task, the end of its loop, Ctrl-C. On other threads than the
+    main one nobody presses Ctrl-C.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    if isinstance(error, KeyboardInterrupt):
+        return threading.current_thread() is threading.main_thread()
+    return isinstance(error, GeneratorExit)
 
 
 def classify(error: BaseException) -> ExportError:

@@ -27,6 +27,10 @@ class Drainable(Protocol):
         """Drain within the grace; afterwards every offer drains before it returns."""
         ...
 
+    def forget(self) -> None:
+        """Begin anew in a forked child."""
+        ...
+
 
 _queues: dict[int, Drainable] = {}
 _after_fork: list[Callable[[], None]] = []
@@ -70,8 +74,10 @@ def _leave() -> None:
 
 
 def _in_child() -> None:
-    pin([*_queues.values()])
+    queues = [*_queues.values()]
     _queues.clear()
+    for queue in queues:
+        queue.forget()
     for forget in _after_fork:
         forget()
 

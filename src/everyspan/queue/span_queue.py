@@ -45,8 +45,8 @@ QUEUE_FULL = "queue full"
 OUT_OF_BYTES = "byte budget"
 SHUTDOWN = "shutdown"
 
-INBOX_RECORDS_MAX = 1024
-INBOX_RECORD_BYTES_MAX = 16 << 10
+INBOX_RECORDS_MAX = 2048
+INBOX_RECORD_BYTES_MAX = 8 << 10
 """Together they bound what is held without being counted against the budget: 16 MiB."""
 
 UNREACHABLE_PATIENCE_S = 0.5
@@ -105,6 +105,9 @@ class AsyncSpanQueue:
         )
         self._own_homes = own_homes
         self._clock = clock
+        self._reset()
+
+    def _reset(self) -> None:
         self._gate = Gate()
         self._parts = Parts()
         self._lanes: dict[int, Lane] = {}
@@ -160,6 +163,8 @@ class AsyncSpanQueue:
         inbox = self._inbox
         record.lanes = lanes
         inbox.append(record)
+        if self._user_home is not None and self._user_home.loop.is_closed():
+            self._leave_user_home(self._user_home)
         now_s = record.offered_s
         looks_at_s = self._looks_at_s
         if (
@@ -253,13 +258,18 @@ class AsyncSpanQueue:
         """Take no more spans, and end once those that are held have their answer."""
         waiter = self._begin_wait(stop=True, sync=False, call=self._close)
         if waiter is None:
-            self._gate.deferred.put((self.close_soon, ()))
+            self._gate.after.append(self.close_soon)
 
     def leave(self) -> None:
         """Drain because the process ends (see `exits`); later offers drain before they return."""
         self._leave_until_s = self._clock.monotonic() + self._settings.grace_s
         self._is_leaving = True
         self._drain_late()
+
+    def forget(self) -> None:
+        """Begin anew in a forked child: what was held is the parent's to deliver."""
+        exits.pin(self.__dict__.copy())
+        self._reset()
 
     # -- inside the gate
 
@@ -336,12 +346,7 @@ class AsyncSpanQueue:
 
     def _new_lane(self, processor: Processor | Exporter) -> Lane:
         exporter: Exporter
-        if isinstance(processor, AsyncTracingProcessor | SyncTracingProcessor) and not _is_ours(
-            processor
-        ):
-            exporter = ForeignExporter(processor)
-        else:
-            exporter = processor
+        exporter = processor if _is_ours(processor) else ForeignExporter(processor)
         names = {lane.account.name for lane in self._lanes.values()}
         name, number = exporter.name, 1
         while name in names:
@@ -396,27 +401,39 @@ class AsyncSpanQueue:
                 return
             epoch = lane.attach(home)
         if not home.call(lane.start, epoch):
-            self._move(lane)
+            self._move(lane, home)
 
     def _own_home(self, lane: Lane) -> ThreadHome:
         if not lane.exporter.is_foreign:
             return exporter_home()
         home = self._homes.get(lane)
-        if home is None:
-            home = self._homes.setdefault(lane, ThreadHome(f"everyspan-{lane.account.name}"))
+        if home is None or home.loop.is_closed():
+            home = self._homes[lane] = ThreadHome(f"everyspan-{lane.account.name}")
         return home
 
-    def _move(self, lane: Lane) -> None:
-        """Take a lane from a loop that is gone to a thread of ours, for good."""
+    def _move(self, lane: Lane, home: Home) -> None:
+        """Take a lane from a home that is gone to a thread of ours, for good."""
         if not self._gate.enter():
-            self._gate.deferred.put((self._gate.after.append, (partial(self._move, lane),)))
+            self._gate.deferred.put((self._gate.after.append, (partial(self._move, lane, home),)))
             return
         try:
-            self._user_home = None
+            if lane.home is not home:
+                # Another thread has found out and was faster.
+                return
+            if home is self._user_home:
+                self._user_home = None
             lane.detach()
         finally:
             self._gate.leave()
         self._settle_home(lane)
+
+    def _leave_user_home(self, home: Home) -> None:
+        # Closed by hand, with tasks on it that nobody cancelled: no promise to look will be kept.
+        for lane in [*self._lanes.values()]:
+            if lane.home is home:
+                self._move(lane, home)
+        if self._user_home is home:
+            self._user_home = None
 
     # -- waiting
 
@@ -441,7 +458,7 @@ class AsyncSpanQueue:
                     not home.is_running or (sync and home.is_here and home is self._user_home)
                 ):
                     # Nobody would run it: the loop has stopped, or waits here for us.
-                    self._gate.after.append(partial(self._move, lane))
+                    self._gate.after.append(partial(self._move, lane, home))
                 else:
                     self._gate.after.append(lane.wake)
             return waiter
@@ -483,7 +500,10 @@ class AsyncSpanQueue:
 
     def _close(self) -> None:
         with self._gate:
-            self._gate.after.extend(lane.stop for lane in self._lanes.values())
+            for lane in self._lanes.values():
+                # Nothing is held but STARTs that wait; the lane's runner learns that it is over.
+                lane.give_up(SHUTDOWN)
+                self._gate.after.append(lane.stop)
         self._let_go()
 
     def _let_go(self) -> None:
@@ -609,13 +629,15 @@ def exporter_home() -> ThreadHome:
     """Return the process's exporter thread, not necessarily started."""
     global _exporter_home
     with _exporter_lock:
-        if _exporter_home is None:
+        if _exporter_home is None or _exporter_home.loop.is_closed():
             _exporter_home = ThreadHome("everyspan-exporter")
         return _exporter_home
 
 
 def _is_ours(processor: Processor | Exporter) -> TypeGuard[Exporter]:
-    return hasattr(processor, "export") and hasattr(processor, "wants_every_start")
+    # Of the class: a mock has whatever it is asked for.
+    kind = type(processor)
+    return hasattr(kind, "export") and hasattr(kind, "wants_every_start")
 
 
 def _forget_exporter() -> None:
