@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
+from everyspan.delivery.lane import is_from_outside
 from everyspan.model.span import Span
 
 logger = logging.getLogger("everyspan")
@@ -68,8 +69,19 @@ async def call_each(
     method: Callable[[Span], Awaitable[None]], spans: Sequence[Span]
 ) -> list[BaseException | None]:
     """Await `method` for every span at once; return what each raised, logged but not raised."""
-    results = await asyncio.gather(*map(method, spans), return_exceptions=True)
+    results = await asyncio.gather(*[_call(method, span) for span in spans])
     for span, result in zip(spans, results, strict=True):
         if result is not None:
             logger.error("processor failed for span %s", span.id, exc_info=result)
     return results
+
+
+async def _call(method: Callable[[Span], Awaitable[None]], span: Span) -> BaseException | None:
+    try:
+        await method(span)
+    except BaseException as error:
+        # Left to asyncio, a SystemExit would end the loop and all that runs on it.
+        if is_from_outside(error):
+            raise
+        return error
+    return None

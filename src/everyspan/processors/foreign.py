@@ -6,11 +6,10 @@ F2  What it raises is reported for each span, never swallowed (`trace:I2`, D7).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 from everyspan.delivery.backlog import Batch
-from everyspan.delivery.lane import classify
+from everyspan.delivery.lane import classify, is_from_outside
 from everyspan.errors import ExportError
 from everyspan.model.record import SpanRecord
 from everyspan.model.span import Span, SpanEventType
@@ -46,10 +45,10 @@ class ForeignExporter:
 
     async def close(self) -> None:
         """Shut the processor down."""
-        if isinstance(self._processor, AsyncTracingProcessor):
-            await self._processor.shutdown()
-        else:
+        if isinstance(self._processor, SyncTracingProcessor):
             self._processor.shutdown()
+        else:
+            await self._processor.shutdown()
 
     async def _hand_over(
         self, event: SpanEventType, records: list[SpanRecord], offset: int
@@ -71,25 +70,20 @@ class ForeignExporter:
         self, processor: AsyncTracingProcessor, event: SpanEventType, spans: list[Span]
     ) -> list[BaseException | None]:
         is_start = event is SpanEventType.START
-        batched = type(processor).on_spans_start if is_start else type(processor).on_spans_end
+        batched = processor.on_spans_start if is_start else processor.on_spans_end
         inherited = (
             AsyncTracingProcessor.on_spans_start if is_start else AsyncTracingProcessor.on_spans_end
         )
-        if batched is inherited:
+        if getattr(batched, "__func__", None) is inherited:
             # The inherited method would log what the spans raised and keep it to itself.
             return await call_each(
                 processor.on_span_start if is_start else processor.on_span_end, spans
             )
         try:
-            await (processor.on_spans_start if is_start else processor.on_spans_end)(spans)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            return [error] * len(spans)
-        except KeyboardInterrupt:
-            raise
+            await batched(spans)
         except BaseException as error:
+            if is_from_outside(error):
+                raise
             return [error] * len(spans)
         return []
 
@@ -101,9 +95,9 @@ class ForeignExporter:
         for span in spans:
             try:
                 method(span)
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:
+                if is_from_outside(error):
+                    raise
                 errors.append(error)
             else:
                 errors.append(None)

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
 from everyspan.clock import SYSTEM_CLOCK, Clock
 from everyspan.config import load_settings
@@ -34,7 +34,7 @@ from everyspan.home import Home, OwnLoop, ThreadHome, run_here
 from everyspan.ledger import FlushResult, Stats
 from everyspan.model.record import SpanRecord, freeze_span
 from everyspan.model.span import Span, SpanEventType
-from everyspan.processors.base import AsyncTracingProcessor, Processor, SyncTracingProcessor
+from everyspan.processors.base import Processor
 from everyspan.processors.foreign import ForeignExporter
 from everyspan.queue import exits
 from everyspan.queue.parts import Parts
@@ -346,7 +346,11 @@ class AsyncSpanQueue:
 
     def _new_lane(self, processor: Processor | Exporter) -> Lane:
         exporter: Exporter
-        exporter = processor if _is_ours(processor) else ForeignExporter(processor)
+        if _is_ours(processor):
+            exporter = processor
+        else:
+            # Not asked for its class: whatever has the methods will do, as in the original.
+            exporter = ForeignExporter(cast("Processor", processor))
         names = {lane.account.name for lane in self._lanes.values()}
         name, number = exporter.name, 1
         while name in names:

@@ -86,9 +86,10 @@ class HttpClients:
         """Return the client of a loop, made at the first call for it (`trace:L1`)."""
         client = self._clients.get(loop)
         if client is None:
-            for other in [*self._clients]:
-                if other.is_closed():
-                    del self._clients[other]
+            # Strong references at once: other threads add clients of theirs meanwhile.
+            for other in [ref() for ref in self._clients.keyrefs()]:
+                if other is not None and other.is_closed():
+                    self._clients.pop(other, None)
                     self._closers.pop(other, None)
             client = self._clients[loop] = self.build()
         return client
