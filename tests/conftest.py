@@ -7,6 +7,9 @@ import os
 import hypothesis
 import pytest
 
+# Helpers that tests share assert as well, and should show what was compared.
+pytest.register_assert_rewrite("tests")
+
 # A deadline measures the machine's other work, not ours. Under CI hypothesis has its own profile,
 # which has none either and is seeded.
 if "CI" not in os.environ:
