@@ -6,7 +6,8 @@ R2  Reading stops where the budget (bytes, nodes, depth) ends; what is not shown
 R3  The value is only read. Nothing with `__next__` or `__anext__` is iterated, no `__len__`,
     `__bool__`, `__eq__`, `__hash__` or `__iter__` of a user's class is called, no property is
     evaluated but what `model_dump`, fields and `repr` need. What they raise becomes a mark.
-R4  A value of builtin types looks as the encoder alone would have written it.
+R4  What the encoder writes by itself (`docs/decisions/020-freezing.md` has the table) looks the
+    same here.
 
 Containers are copied shallowly in one C call before they are walked, so that another thread may
 change them meanwhile. Knows nothing of spans.
@@ -34,16 +35,17 @@ import msgspec
 DEPTH_MAX: Final = 64
 """Containers inside each other that are shown; chosen: readers recurse, and stop at 1,000."""
 
-NODES_MAX: Final = 4_000
-"""Values one repair visits one by one; 1 µs each (`benchmarks/freeze.py`)."""
+NODES_MAX: Final = 1_000
+"""Values one repair visits one by one; about 2 µs each (`benchmarks/freeze.py`)."""
 
-LOOK_NODES_MAX: Final = 50_000
-"""Values of builtin types that are encoded in one go; 45 ns each to look at."""
+LOOK_NODES_MAX: Final = 25_000
+"""Values of builtin types that are encoded in one go; about 50 ns each to look at."""
 
 REPR_CHARS_MAX: Final = 2_000
 ARRAY_ITEMS_MAX: Final = 1_000
 _INT_BITS_MAX: Final = 14_000  # Python's own bound is 4,300 digits, 14,284 bits.
 _NAME_CHARS_MAX: Final = 200
+_RUN_ITEMS: Final = 64
 _CONVERSIONS_MAX: Final = 16
 
 # A mark with the largest count, quoted, with a comma, fits in _MARK_BYTES.
@@ -56,6 +58,11 @@ _encode: Final[Callable[[Any], bytes]] = msgspec.json.Encoder().encode
 _ATOMS: Final = frozenset({str, int, float, bool, types.NoneType})
 _CONTAINERS: Final = frozenset({dict, list, tuple})
 _PLAIN: Final = _ATOMS | _CONTAINERS
+_ONLY_DICTS: Final = frozenset({dict})
+
+
+registered: Final[dict[type, Callable[[Any], object]]] = {}
+"""What `register` was told; the fast path is closed while there is anything."""
 
 
 def mark(what: str) -> str:
@@ -63,29 +70,44 @@ def mark(what: str) -> str:
     return f"…[everyspan: {what}]"
 
 
-def is_plain(value: object, *, bytes_max: int, nodes_max: int, depth_max: int) -> bool:
+class Verdict(Enum):
+    """What a look at a container found."""
+
+    PLAIN = 1
+    ODD = 2
+    BIG = 3
+
+
+def look(value: object, *, bytes_max: int, nodes_max: int, depth_max: int) -> tuple[Verdict, int]:
     """Say whether a container holds only exact builtin JSON types, and within the bounds.
 
-    Goes level by level in C: no code of the user's runs. Bytes are an estimate, as in memory, of
-    the texts alone; keys count as nodes but are not judged (the encoder refuses odd ones).
+    Goes level by level in C: no code of the user's runs. Bytes are those of the texts alone, a
+    character counted as one; keys are not judged (the encoder refuses odd ones).
+
+    Returns:
+        The verdict, and how many values were looked at. Too deep is ODD.
     """
+    seen = 1
     level: list[Any] = [value]
     for _ in range(depth_max):
-        nodes_max -= sum(map(len, level))
-        if nodes_max < 0:
-            return False
+        if seen + sum(map(len, level)) > nodes_max:
+            return Verdict.BIG, seen
         inner = get_referents(*level)
+        seen += len(inner)
         kinds = set(map(type, inner))
+        if kinds == _ONLY_DICTS:  # the usual list of messages or rows
+            level = inner
+            continue
         if not kinds <= _PLAIN:
-            return False
+            return Verdict.ODD, seen
         if str in kinds:
             bytes_max -= sum([len(item) for item in inner if type(item) is str])
             if bytes_max < 0:
-                return False
+                return Verdict.BIG, seen
         if kinds.isdisjoint(_CONTAINERS):
-            return True
+            return Verdict.PLAIN, seen
         level = [item for item in inner if type(item) in _CONTAINERS]
-    return False
+    return Verdict.ODD, seen
 
 
 def register(type_: type, fn: Callable[[Any], object]) -> None:
@@ -106,7 +128,7 @@ def register(type_: type, fn: Callable[[Any], object]) -> None:
         raise TypeError(f"type_ must not be a builtin JSON type, got {type_.__name__}")
     if not callable(fn):
         raise TypeError(f"fn must be callable, got {fn!r}")
-    _registered[type_] = fn
+    registered[type_] = fn
 
 
 def repair(value: object, *, bytes_max: int) -> bytes:
@@ -163,6 +185,7 @@ class _Frame:
         "next",
         "nodes_floor",
         "owners",
+        "runs",
         "values",
     )
 
@@ -173,6 +196,7 @@ class _Frame:
         self.next = 0
         self.missing = items.total - len(items.values)
         self.entries = isinstance(items, _Entries)
+        self.runs = True  # its items are perhaps plain, many at a time
         self.owners = owners  # kept alive: their ids stand for them in the search for cycles
         self.bytes_floor = bytes_floor
         self.nodes_floor = nodes_floor
@@ -201,6 +225,8 @@ class _Writer:
         return b"".join(self._parts)
 
     def _next_item(self, frame: _Frame) -> None:
+        if frame.runs and self._run(frame):
+            return
         item = frame.values[frame.next]
         lead = b"," if frame.next else b""
         if frame.entries:
@@ -220,11 +246,28 @@ class _Writer:
             nodes_room = max(nodes_room // 2, 1)
         self._place(item, bytes_room=bytes_room, nodes_room=nodes_room)
 
+    def _run(self, frame: _Frame) -> bool:
+        """Write the next items in one go; False, and never asked again, if they are not plain."""
+        values = frame.values[frame.next : frame.next + _RUN_ITEMS]
+        run: Any = values
+        frame.runs = len(values) == _RUN_ITEMS
+        if frame.runs and frame.entries:
+            frame.runs = {type(key) for key, _ in values} == {str}
+            run = dict(values) if frame.runs else None
+        bytes_room = self._bytes_left - frame.bytes_floor - _MARK_BYTES
+        encoded = self._plain(run, bytes_room) if frame.runs else None
+        frame.runs = encoded is not None
+        if encoded is None:
+            return False
+        self._put((b"," if frame.next else b"") + encoded[1:-1])
+        self._nodes_left -= 1
+        frame.next += len(values)
+        return True
+
     def _close(self, frame: _Frame) -> None:
         self._stack.pop()
         self._bytes_left += _OPEN_BYTES
         if frame.missing:
-            self._full()
             if frame.next:
                 self._put(b",")
             if frame.entries:
@@ -250,37 +293,43 @@ class _Writer:
                 return self._leaf(shown.text, bytes_room)
             if id(shown) in self._open_ids:
                 return self._leaf(mark("cycle"), bytes_room)
-            if kind in _CONTAINERS and self._whole(shown, bytes_room):
-                return None
+            if kind in _CONTAINERS:
+                encoded = self._plain(shown, bytes_room)
+                if encoded is not None:
+                    return self._put(encoded)
             owners.append(shown)
             if kind in _CONTAINERS and len(self._stack) >= DEPTH_MAX:
                 return self._leaf(mark("too deep"), bytes_room)
-            shown = _show(shown, items_max=nodes_room, bytes_max=bytes_room)
+            items_max = min(nodes_room + max(self._look_left, 0), bytes_room)
+            shown = _show(shown, items_max=items_max, bytes_max=bytes_room)
         return self._leaf(mark("shown as itself"), bytes_room)
 
-    def _whole(self, value: object, bytes_room: int) -> bool:
-        """Write a container of plain values in one go; False if it is none, or too big."""
-        depth_max = DEPTH_MAX - len(self._stack)
-        nodes_max = self._look_left
-        if not is_plain(value, bytes_max=bytes_room, nodes_max=nodes_max, depth_max=depth_max):
-            # What was looked at in vain is not known; a flat charge bounds repeated looks.
-            self._look_left -= 500
-            return False
+    def _plain(self, value: object, bytes_room: int) -> bytes | None:
+        """Return a container of plain values as JSON; None if it is none, or too big."""
+        verdict, seen = look(
+            value,
+            bytes_max=bytes_room,
+            nodes_max=self._look_left,
+            depth_max=DEPTH_MAX - len(self._stack),
+        )
+        self._look_left -= seen
+        if verdict is not Verdict.PLAIN:
+            if verdict is Verdict.BIG:
+                self._full()
+            return None
         try:
             encoded = _encode(value)
         except Exception:  # a lone surrogate, an odd key, a change by another thread
-            return False
-        if len(encoded) > bytes_room:
-            return False
-        self._look_left -= len(encoded) // 16
-        self._put(encoded)
-        return True
+            return None
+        return encoded if len(encoded) <= bytes_room else None
 
     def _open(
         self, items: _Items, owners: list[object], *, bytes_room: int, nodes_room: int
     ) -> None:
         if len(self._stack) >= DEPTH_MAX:
             return self._leaf(mark("too deep"), bytes_room)
+        if items.total > len(items.values):
+            self._full()
         if bytes_room < _OPEN_BYTES + _MARK_BYTES:
             self._full()
             return self._leaf(mark(f"{items.total} items cut"), bytes_room)
@@ -298,6 +347,8 @@ class _Writer:
 
     def _leaf(self, value: Any, bytes_room: int) -> None:
         if type(value) is str:
+            if len(value) > bytes_room:
+                self._full()
             encoded, whole = _text(value, bytes_room)
             if not whole:
                 self._full()
@@ -319,17 +370,24 @@ class _Writer:
 
 def _text(value: str, bytes_room: int) -> tuple[bytes, bool]:
     """Return `value` as JSON of at most `bytes_room` bytes, and whether all of it is there."""
-    chars = value[:bytes_room]  # a character is at least a byte
+    room = bytes_room
+    chars = value
+    if len(value) > bytes_room:  # a character is at least a byte
+        room -= _MARK_BYTES
+        sample = value[:1_000]
+        chars = value[: max(0, room) * len(sample) // len(_encode_text(sample))]
     encoded = _encode_text(chars)
-    if len(chars) == len(value) and len(encoded) <= bytes_room:
-        return encoded, True
-    text_room = bytes_room - _MARK_BYTES
-    while (excess := len(encoded) - 2 - text_room) > 0 and chars:
+    if len(encoded) > bytes_room:
+        room = bytes_room - _MARK_BYTES
+    while len(encoded) > room and chars:
         # Drop what the average character would need; escapes are uneven, so ask again.
-        dropped = max(1, len(chars) * excess // len(encoded))
+        dropped = max(1, len(chars) * (len(encoded) - room) // len(encoded))
         chars = chars[:-dropped]
         encoded = _encode_text(chars)
-    return _encode_text(chars + mark(f"{len(value) - len(chars)} characters cut")), False
+    if len(chars) == len(value):
+        return encoded, True
+    cut = mark(f"{len(value) - len(chars)} characters cut")
+    return encoded[:-1] + _encode(cut)[1:], False
 
 
 def _encode_text(chars: str) -> bytes:
@@ -356,7 +414,7 @@ def _key(key: Any, *, chars_max: int) -> bytes:
             text = _encode(shown).decode()
         elif kind is _Cut:
             text = shown.text
-        elif kind is tuple and is_plain(shown, bytes_max=500, nodes_max=50, depth_max=8):
+        elif kind is tuple and _is_small_key(shown):
             text = _encode(shown).decode()
         elif kind in _SHOWN_OPEN:
             text = _label(type(key))
@@ -365,6 +423,10 @@ def _key(key: Any, *, chars_max: int) -> bytes:
             continue
         break
     return _text(text, chars_max)[0]
+
+
+def _is_small_key(key: tuple[Any, ...]) -> bool:
+    return look(key, bytes_max=500, nodes_max=50, depth_max=8)[0] is Verdict.PLAIN
 
 
 # What a value is shown as: another value, asked again until it is an atom, _Items or _Cut.
@@ -376,25 +438,36 @@ def _show(value: Any, *, items_max: int, bytes_max: int) -> Any:
     kind = type(value)
     try:
         bases = _mro(kind)
-        if _registered:
+        if registered:
             for base in bases:
-                if (fn := _registered.get(base)) is not None:
+                if (fn := registered.get(base)) is not None:
                     return fn(value)
+        # The encoder's own order of asking comes first (R4).
+        if kind in _EXACT:
+            return _EXACT[kind](value, items_max, bytes_max)
+        for base in bases:
+            if (handler := _native.get(base)) is not None:
+                return handler(value, items_max, bytes_max)
+        names: set[str] = set()
+        for base in bases[:-1]:  # the last is object
+            names.update(_namespace(base))
+        if "__dataclass_fields__" in names:
+            return _show_dataclass(value)
+        if "__attrs_attrs__" in names:
+            return _show_attrs(value)
         for base in bases:
             if (handler := _handlers.get(base)) is not None:
                 return handler(value, items_max, bytes_max)
-        return _show_by_shape(value, bases, items_max, bytes_max)
+        return _show_by_shape(value, bases, names)
     except KeyboardInterrupt:  # the user's Ctrl-C, not an answer of the value
         raise
     except BaseException as error:  # a user's code ran, and may raise SystemExit
         return _label(kind) + mark(_name(type(error)))
 
 
-def _show_by_shape(value: Any, bases: tuple[type, ...], items_max: int, bytes_max: int) -> Any:
+def _show_by_shape(value: Any, bases: tuple[type, ...], names: set[str]) -> Any:
     """Show what is known by what its class has rather than by its base; nothing is imported."""
-    names: set[str] = set()
-    for base in bases[:-1]:  # the last is object
-        names.update(_namespace(base))
+    for base in bases:
         module = _module(base)
         if module == "numpy":
             return _show_numpy(value, base)
@@ -402,14 +475,7 @@ def _show_by_shape(value: Any, bases: tuple[type, ...], items_max: int, bytes_ma
             return _show_pandas(value, base)
     if "__pydantic_serializer__" in names and "model_dump" in names:
         return _show_model(value)
-    if "__dataclass_fields__" in names:
-        fields = type(value).__dataclass_fields__
-        return _fields(value, [n for n, field in fields.items() if field._field_type is _FIELD])
-    if "__attrs_attrs__" in names:
-        return _fields(value, [attribute.name for attribute in type(value).__attrs_attrs__])
-    if not names.isdisjoint(_LAZY):
-        return _label(type(value))
-    if "__repr__" not in names:
+    if not names.isdisjoint(_LAZY) or "__repr__" not in names:
         return _label(type(value))
     return _bounded(repr(value))
 
@@ -496,11 +562,46 @@ def _fields(value: Any, names: Iterable[str]) -> _Entries:
     return _Entries(pairs, len(pairs))
 
 
-def _show_struct(value: Any, items_max: int, bytes_max: int) -> _Entries:
-    shown = _fields(value, value.__struct_fields__)
-    renamed = dict(zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True))
-    shown.values = [(renamed[name], field) for name, field in shown.values]
-    return shown
+def _show_dataclass(value: Any) -> _Entries:
+    fields = type(value).__dataclass_fields__
+    return _fields(value, [name for name, field in fields.items() if field._field_type is _FIELD])
+
+
+def _show_attrs(value: Any) -> _Entries:
+    state = getattr(value, "__dict__", {})
+    names = dict.fromkeys([*state, *(field.name for field in type(value).__attrs_attrs__)])
+    return _fields(value, [name for name in names if not name.startswith("_")])
+
+
+def _show_struct(value: Any, items_max: int, bytes_max: int) -> _Items:
+    kind = type(value)
+    config = kind.__struct_config__
+    fields = [getattr(value, name) for name in kind.__struct_fields__]
+    if config.array_like:
+        items = fields if config.tag is None else [config.tag, *fields]
+        return _Items(items, len(items))
+    pairs = [] if config.tag is None else [(config.tag_field, config.tag)]
+    defaults = kind.__struct_defaults__ if config.omit_defaults else ()
+    required = len(fields) - len(defaults)
+    for index, (name, field) in enumerate(zip(kind.__struct_encode_fields__, fields, strict=True)):
+        if field is msgspec.UNSET or (
+            index >= required and _is_default(field, defaults[index - required])
+        ):
+            continue
+        pairs.append((name, field))
+    return _Entries(pairs, len(pairs))
+
+
+def _is_default(field: Any, default: Any) -> bool:
+    factory = getattr(default, "factory", None)
+    return field is default or (factory in _CLEARED and type(field) is factory and not field)
+
+
+def _show_enum(value: Any, items_max: int, bytes_max: int) -> Any:
+    bases = _mro(type(value))
+    if str in bases:
+        return _show_text(value, items_max, bytes_max)
+    return int.__int__(value) if int in bases else value._value_
 
 
 def _show_dict(value: Any, items_max: int, bytes_max: int) -> _Entries:
@@ -512,12 +613,7 @@ def _show_list(value: Any, items_max: int, bytes_max: int) -> _Items:
 
 
 def _show_tuple(value: Any, items_max: int, bytes_max: int) -> _Items:
-    items = list(tuple.__getitem__(value, slice(items_max)))
-    size = tuple.__len__(value)
-    names = getattr(type(value), "_fields", None)
-    if type(names) is tuple and len(names) == size and set(map(type, names)) <= {str}:
-        return _Entries(list(zip(names, items, strict=False)), size)
-    return _Items(items, size)
+    return _Items(list(tuple.__getitem__(value, slice(items_max))), tuple.__len__(value))
 
 
 def _show_taken(kind: Any, value: Any, items_max: int, bytes_max: int) -> _Items:
@@ -545,11 +641,8 @@ def _show_user_data(value: Any, items_max: int, bytes_max: int) -> Any:
     return object.__getattribute__(value, "__dict__")["data"]
 
 
-def _show_bytes(value: Any, items_max: int, bytes_max: int) -> Any:
-    """Show text as text, anything else as a `data:` URL, which a browser can open."""
-    kind: Any = bytes if bytes in _mro(type(value)) else bytearray
-    total = kind.__len__(value)
-    return _octets(bytes(kind.__getitem__(value, slice(bytes_max))), total, bytes_max)
+def _show_bytes(kind: Any, value: Any, items_max: int, bytes_max: int) -> Any:
+    return _octets(bytes(kind.__getitem__(value, slice(bytes_max))), kind.__len__(value), bytes_max)
 
 
 def _show_memoryview(value: memoryview, items_max: int, bytes_max: int) -> Any:
@@ -561,21 +654,10 @@ def _show_memoryview(value: memoryview, items_max: int, bytes_max: int) -> Any:
 
 
 def _octets(head: bytes, total: int, bytes_max: int) -> Any:
-    try:
-        text = head.decode()
-    except UnicodeDecodeError as error:
-        split = len(head) < total and error.start > len(head) - 4  # a character cut in two
-        text = head[: error.start].decode() if split else "\0"
-    if "\0" not in text:
-        if len(head) == total:
-            return text
-        return _Cut(text[: bytes_max // 4] + mark(f"of {total} bytes"))
-    room = (bytes_max - _MARK_BYTES - 16) * 3 // 4
-    if total <= room:
-        return "data:;base64," + b64encode(head).decode()
-    kept = max(0, room // 3 * 3)
-    cut = mark(f"{total - kept} bytes cut")
-    return _Cut(f"data:;base64,{b64encode(head[:kept]).decode()}{cut}")
+    if (total + 2) // 3 * 4 + 2 <= bytes_max:
+        return b64encode(head).decode()
+    kept = max(0, bytes_max - _MARK_BYTES) // 4 * 3
+    return _Cut(b64encode(head[:kept]).decode() + mark(f"{total - kept} bytes cut"))
 
 
 def _show_raw(value: Any, items_max: int, bytes_max: int) -> Any:
@@ -597,19 +679,18 @@ def _show_exception(value: Any, items_max: int, bytes_max: int) -> str:
     return _bounded(f"{_name(type(value))}: {value}")
 
 
-def _show_datetime(value: Any, items_max: int, bytes_max: int) -> str:
-    text = datetime.datetime.isoformat(value)
-    return text[:-6] + "Z" if text.endswith("+00:00") else text
-
-
-def _show_time(value: Any, items_max: int, bytes_max: int) -> str:
-    text = datetime.time.isoformat(value)
+def _show_time(kind: Any, value: Any, items_max: int, bytes_max: int) -> str:
+    text: str = kind.isoformat(value)
     return text[:-6] + "Z" if text.endswith("+00:00") else text
 
 
 def _show_timedelta(value: Any, items_max: int, bytes_max: int) -> str:
-    plain = datetime.timedelta(value.days, value.seconds, value.microseconds)
-    return _encode(plain)[1:-1].decode()
+    return _written(datetime.timedelta(value.days, value.seconds, value.microseconds))
+
+
+def _written(value: Any) -> str:
+    """Return what the encoder makes of a value that it writes as a text."""
+    return _encode(value)[1:-1].decode()
 
 
 def _shown_as(convert: Callable[[Any], object]) -> Callable[[Any, int, int], Any]:
@@ -646,37 +727,48 @@ def _module(kind: type) -> str:
 
 _SHOWN_OPEN: Final = frozenset({_Items, _Entries})
 _FIELD: Final = dataclasses._FIELD  # type: ignore[attr-defined]  # not a ClassVar or InitVar
+_CLEARED: Final = (list, dict, set)
 _SIZED: Final = frozenset({list, tuple, set, frozenset})
-_registered: Final[dict[type, Callable[[Any], object]]] = {}
-_handlers: Final[dict[type, Callable[[Any, int, int], Any]]] = {
+_Handler = Callable[[Any, int, int], Any]
+_DICT_VIEWS: Final[tuple[Any, ...]] = (type({}.keys()), type({}.values()), type({}.items()))
+_EXACT: Final[dict[type, _Handler]] = {
+    datetime.datetime: _shown_as(_written),
+    datetime.date: _shown_as(_written),
+    datetime.time: _shown_as(_written),
+    datetime.timedelta: _shown_as(_written),
+    decimal.Decimal: _shown_as(_written),
+    bytes: functools.partial(_show_bytes, bytes),
+    bytearray: functools.partial(_show_bytes, bytearray),
+    memoryview: _show_memoryview,
+    msgspec.Raw: _show_raw,
+}
+_native: Final[dict[type, _Handler]] = {
+    list: _show_list,
+    dict: _show_dict,
+    tuple: _show_tuple,
+    msgspec.Struct: _show_struct,
+    Enum: _show_enum,
+    uuid.UUID: _shown_as(_written),
+    set: functools.partial(_show_taken, set),
+    frozenset: functools.partial(_show_taken, frozenset),
+}
+_handlers: Final[dict[type, _Handler]] = {
     str: _show_text,
     int: _shown_as(int.__int__),
     float: _shown_as(float.__float__),
-    dict: _show_dict,
-    list: _show_list,
-    tuple: _show_tuple,
-    set: functools.partial(_show_taken, set),
-    frozenset: functools.partial(_show_taken, frozenset),
+    bytes: functools.partial(_show_bytes, bytes),
+    bytearray: functools.partial(_show_bytes, bytearray),
+    datetime.datetime: functools.partial(_show_time, datetime.datetime),
+    datetime.date: _shown_as(datetime.date.isoformat),
+    datetime.time: functools.partial(_show_time, datetime.time),
+    datetime.timedelta: _show_timedelta,
+    decimal.Decimal: _shown_as(decimal.Decimal.__str__),
     deque: functools.partial(_show_taken, deque),
-    type({}.keys()): functools.partial(_show_taken, type({}.keys())),
-    type({}.values()): functools.partial(_show_taken, type({}.values())),
-    type({}.items()): functools.partial(_show_taken, type({}.items())),
+    **{view: functools.partial(_show_taken, view) for view in _DICT_VIEWS},
     types.MappingProxyType: _show_proxy,
     UserDict: _show_user_data,
     types.SimpleNamespace: _shown_as(vars),
-    bytes: _show_bytes,
-    bytearray: _show_bytes,
-    memoryview: _show_memoryview,
-    Enum: _shown_as(lambda value: value._value_),
-    msgspec.Struct: _show_struct,
-    msgspec.Raw: _show_raw,
     BaseException: _show_exception,
-    datetime.datetime: _show_datetime,
-    datetime.date: _shown_as(datetime.date.isoformat),
-    datetime.time: _show_time,
-    datetime.timedelta: _show_timedelta,
-    uuid.UUID: _shown_as(str),
-    decimal.Decimal: _shown_as(str),
     PurePath: _shown_as(str),
     range: _shown_as(repr),
     type: _shown_as(lambda value: f"<class {_label(value)[1:]}"),
