@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import operator
 import threading
@@ -587,6 +588,119 @@ def test_span_of_the_agent_inside_a_node_adopts_what_runs_in_it(
     assert recorded.one("llm:scripted-1").parent_id == recorded.one("inner step").id
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_span_opened_in_a_node_or_tool_hangs_from_it(is_async: bool, recorded: Recorded) -> None:
+    """C7: without any span around the graph, in one trace, and only while they run."""
+
+    @tool("weather")
+    def nested(city: str) -> str:
+        """Weather of a city."""
+        with everyspan.span("in tool"):
+            return "sunny"
+
+    @tool("weather")
+    async def anested(city: str) -> str:
+        """Weather of a city."""
+        async with everyspan.span("in tool"):
+            return "sunny"
+
+    def before(state: MessagesState) -> Any:
+        with everyspan.span("in node"):
+            return {"messages": [CALLS.model_copy(update={"tool_calls": CALLS.tool_calls[:1]})]}
+
+    async def abefore(state: MessagesState) -> Any:
+        return before(state)
+
+    async def acall(state: MessagesState) -> Any:
+        call = {"type": "tool_call", **CALLS.tool_calls[0]}
+        await anested.ainvoke(call)
+        with everyspan.span("after tool"):
+            return {"messages": []}
+
+    def call(state: MessagesState) -> Any:
+        nested.invoke({"type": "tool_call", **CALLS.tool_calls[0]})
+        with everyspan.span("after tool"):
+            return {"messages": []}
+
+    def judge(state: MessagesState) -> str:
+        with everyspan.span("in route"):
+            return "tools"
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("before", abefore if is_async else before)
+    graph.add_node("tools", ToolNode([anested if is_async else nested]))
+    graph.add_node("call", acall if is_async else call)
+    graph.add_edge(START, "before")
+    graph.add_conditional_edges("before", judge, ["tools"])
+    graph.add_edge("tools", "call")
+    compiled = graph.compile()
+
+    async def turn() -> None:
+        await compiled.ainvoke(question(), config())
+        assert everyspan.current_span() is None
+
+    if is_async:
+        asyncio.run(turn())
+    else:
+        compiled.invoke(question(), config())
+        assert everyspan.current_span() is None
+    assert recorded.tree() == (
+        "LangGraph",
+        [
+            ("before", ["in node", "in route"]),
+            ("tools", [("tool:weather", ["in tool"])]),
+            ("call", [("tool:weather", ["in tool"]), "after tool"]),
+        ],
+    )
+
+
+async def test_cancelled_node_is_not_current_afterwards(recorded: Recorded) -> None:
+    """C7: also where the end is reported late, or by the parent."""
+    started = asyncio.Event()
+
+    @tool("weather")
+    async def waits(city: str) -> str:
+        """Weather of a city."""
+        started.set()
+        await asyncio.Event().wait()
+        return ""
+
+    async def turn() -> Any:
+        graph = agent_graph(ScriptedModel(), async_node=True, tools=[waits, clock])
+        with contextlib.suppress(asyncio.CancelledError):
+            await graph.ainvoke(question(), config())
+        return everyspan.current_span()
+
+    task = asyncio.create_task(turn())
+    await started.wait()
+    task.cancel()
+    assert await task is None
+    assert recorded.one("tool:weather").status == SpanStatus.CANCELED
+
+
+def test_batch_keeps_each_run_to_its_own(recorded: Recorded) -> None:
+    """C7: LangChain starts all runs of a batch in one context."""
+    chain = RunnableLambda(lambda value: value, name="first") | ScriptedModel()
+    chain.with_config(run_name="chain").batch(["a", "b", "c"], config())
+    spans = recorded.spans()
+    assert len(spans) == 9
+    by_id = {span.id: span for span in spans}
+    for span in spans:
+        if span.name == "llm:scripted-1":
+            parent = by_id[span.parent_id or ""]
+            asked = span.input["messages"][0]["content"]
+            assert (parent.name, parent.input) == ("chain", {"input": asked})
+
+
+def test_remote_parent_is_taken(recorded: Recorded) -> None:
+    headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    remote = everyspan.extract(headers)
+    assert remote is not None
+    ScriptedModel().invoke("x", config(EverySpanCallbackHandler(parent=remote)))
+    span = recorded.one("llm:scripted-1")
+    assert (span.trace_id, span.parent_id) == (remote.trace_id, remote.id)
+
+
 def test_span_of_the_reader_of_a_stream_adopts_no_node(recorded: Recorded) -> None:
     with everyspan.span("turn"):
         stream = agent_graph(ScriptedModel()).stream(question(), config())
@@ -797,10 +911,10 @@ def test_streaming_chain_learns_its_input_at_the_end(recorded: Recorded) -> None
 
 
 class Hostile:
-    """Has every attribute and fails at each."""
+    """Fails whenever it is called."""
 
-    def __getattribute__(self, name: str) -> Any:
-        raise RuntimeError(f"hostile: {name}")
+    def __call__(self, *args: Any) -> Any:
+        raise RuntimeError("hostile")
 
 
 def test_handler_that_cannot_record_never_reaches_the_agent(
@@ -809,7 +923,7 @@ def test_handler_that_cannot_record_never_reaches_the_agent(
     """P2, C1: whatever breaks inside, the agent's answer is the same; logged sparsely."""
     handler = EverySpanCallbackHandler()
     handler.raise_error = True
-    monkeypatch.setattr(handler, "_tracer", Hostile())
+    monkeypatch.setattr(handler, "_parent_of", Hostile())
     answer = agent_graph(ScriptedModel()).invoke(question(), config(handler))
     assert answer["messages"][-1].content == "Sunny, noon."
     assert recorded.spans() == []

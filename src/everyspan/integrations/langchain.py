@@ -12,9 +12,11 @@ C5  A run that fails takes the runs still open below it with it, as canceled: La
     report every run that a cancellation reaches.
 C6  At most `OPEN_RUNS_MAX` runs are open; the oldest gives way, canceled and marked.
 
-The ambient span is read and never set. LangChain calls `on_chain_end` of async runs in another
-context than `on_chain_start`, so what a callback sets there would outlive its run in the agent's
-own context.
+C7  Inside a node, a tool or a retriever its span is the current one, so that what the agent opens
+    there by `everyspan.span` hangs from it; afterwards it is not, wherever LangChain calls the end.
+
+Graphs and chains are never current: a graph's stream would leave its span to whoever reads it, and
+LangChain starts the runs of a batch one after the other in one context. Nor are models.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
-from everyspan import Span, SpanStatus, SpanType, Tracer, current_span, set_span_error
+import everyspan
+from everyspan import RemoteParent, Span, SpanStatus, SpanType, Tracer, set_span_error
 
 __all__ = ["OPEN_RUNS_MAX", "EverySpanCallbackHandler"]
 
@@ -68,15 +71,20 @@ Callback = TypeVar("Callback", bound=Callable[..., None])
 
 
 class _Run:
-    """One open run. `anchor` is the span its children attach to, None where none encloses them."""
+    """One open run.
 
-    __slots__ = ("anchor", "children", "is_node", "parent", "run_id", "span")
+    `anchor` is the span its children attach to, None where none encloses them; `block` is set
+    where its own span is the current one.
+    """
+
+    __slots__ = ("anchor", "block", "children", "is_node", "parent", "run_id", "span")
 
     def __init__(self, run_id: UUID, parent: _Run | None, *, is_node: bool) -> None:
         self.run_id = run_id
         self.parent = parent
         self.is_node = is_node
         self.span: Span | None = None
+        self.block: everyspan.span | None = None
         self.anchor: Span | None = None if parent is None else parent.anchor
         self.children: dict[UUID, _Run] = {}
 
@@ -107,7 +115,8 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
     Args:
         trace_id: Trace of runs that no span encloses; None starts a new one for each such run,
             an empty text records nothing (`trace:T1`).
-        parent: Span that those runs become children of; it decides the trace.
+        parent: Span, or what `everyspan.extract` returned, that those runs become children of; it
+            decides the trace.
         task_id: Put on every span; None takes the parent's.
     """
 
@@ -117,7 +126,7 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
     def __init__(
         self,
         trace_id: str | None = None,
-        parent: Span | None = None,
+        parent: Span | RemoteParent | None = None,
         task_id: str | None = None,
     ) -> None:
         self._trace_id = trace_id
@@ -125,6 +134,7 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
         self._task_id = task_id
         self._tracer = Tracer()
         self._runs: dict[UUID, _Run] = {}
+        self._current_ids: set[str] = set()
         # Re-entrant: a collected async generator reports its end from wherever the collector ran.
         self._lock = threading.RLock()
         self._failures = 0
@@ -154,6 +164,7 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
             type=SpanType.AGENT_WORKFLOW if top else None,
             input=_payload(inputs, "input"),
             data=_data(metadata),
+            current=run.is_node,
         )
 
     @_guarded
@@ -163,7 +174,7 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
             return
         if "inputs" in kwargs:  # A streaming step knows its input only now.
             run.span.input = _payload(kwargs["inputs"], "input")
-        self._end(run.span, output=_payload(outputs, "output"))
+        self._end(run, output=_payload(outputs, "output"))
 
     @_guarded
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -213,7 +224,7 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         run = self._leave(run_id)
         if run is not None and run.span is not None:
-            self._end(run.span, output=_completion(response, run.span))
+            self._end(run, output=_completion(response, run.span))
 
     @_guarded
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -251,6 +262,7 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
             type=SpanType.CUSTOM,
             input={"input": input_str if inputs is None else _plain(inputs)},
             data=data,
+            current=True,
         )
 
     @_guarded
@@ -261,7 +273,7 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
         if isinstance(output, ToolMessage) and output.status == "error":
             # The tool failed and told the model so instead of raising.
             set_span_error(run.span, ToolFailed(output.text))
-        self._end(run.span, output={"output": _plain(output)})
+        self._end(run, output={"output": _plain(output)})
 
     @_guarded
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -289,6 +301,7 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
                 type=SpanType.KB_RETRIEVAL,
                 input={"query": query},
                 data=_data(metadata),
+                current=True,
             )
 
     @_guarded
@@ -297,7 +310,7 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
     ) -> None:
         run = self._leave(run_id)
         if run is not None and run.span is not None:
-            self._end(run.span, output={"documents": [_document(each) for each in documents]})
+            self._end(run, output={"documents": [_document(each) for each in documents]})
 
     @_guarded
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -326,8 +339,8 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
             oldest = None
             if len(self._runs) > OPEN_RUNS_MAX:
                 oldest = self._leave(next(iter(self._runs)))
-        if oldest is not None and oldest.span is not None:
-            self._cancel(oldest.span, RunForgotten(f"over {OPEN_RUNS_MAX} runs are open"))
+        if oldest is not None:
+            self._cancel(oldest, RunForgotten(f"over {OPEN_RUNS_MAX} runs are open"))
         return None if _HIDDEN_TAG in tags else run
 
     def _leave(self, run_id: UUID) -> _Run | None:
@@ -338,42 +351,67 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
                 run.parent.children.pop(run_id, None)
         return run
 
-    def _start(self, run: _Run, name: str, *, type: str | None, input: Any, data: Any) -> None:
+    def _start(
+        self,
+        run: _Run,
+        name: str,
+        *,
+        type: str | None,
+        input: Any,
+        data: Any,
+        current: bool = False,
+    ) -> None:
         parent = self._parent_of(run)
+        trace_id, task_id = self._trace_id, self._task_id
         if parent is not None:
-            trace_id, task_id = parent.trace_id, self._task_id or parent.task_id
+            trace_id = parent.trace_id
+            if task_id is None and isinstance(parent, Span):
+                task_id = parent.task_id
+        if current:
+            run.block = everyspan.span(
+                name,
+                input=input,
+                data=data,
+                type=type,
+                trace_id=trace_id,
+                parent=parent,
+                task_id=task_id,
+            )
+            run.span = run.block.__enter__()
+            self._current_ids.add(run.span.id)
         else:
-            trace_id, task_id = self._trace_id or str(uuid4()), self._task_id
-        run.span = run.anchor = self._tracer.trace(trace_id).start_span(
-            name,
-            parent_id=None if parent is None else parent.id,
-            input=input,
-            data=data,
-            task_id=task_id,
-            type=type,
-        )
+            run.span = self._tracer.trace(trace_id or str(uuid4())).start_span(
+                name,
+                parent_id=None if parent is None else parent.id,
+                input=input,
+                data=data,
+                task_id=task_id,
+                type=type,
+            )
+        run.anchor = run.span
 
-    def _parent_of(self, run: _Run) -> Span | None:
+    def _parent_of(self, run: _Run) -> Span | RemoteParent | None:
         """The span that a run's own becomes a child of (C3)."""
         anchor = run.anchor
         if anchor is None:
             if self._parent is not None:
                 return self._parent
-            ambient = current_span()
+            ambient = everyspan.current_span()
             if ambient is None or self._trace_id not in (None, ambient.trace_id):
                 return None
             return ambient
         if run.is_node:
-            # Its graph calls it; what is ambient here belongs to whoever reads the graph's stream.
+            # Its graph calls it; what is current here belongs to whoever reads the graph's stream.
             return anchor
-        ambient = current_span()
+        ambient = everyspan.current_span()
         if (
             ambient is not None
+            and ambient.id not in self._current_ids
             and ambient.end_ns is None
             and ambient.trace_id == anchor.trace_id
             and ambient.start_ns >= anchor.start_ns
         ):
-            # Seen from inside the run and younger than it: the agent opened it there.
+            # Seen from inside the run, younger than it and none of ours: the agent opened it there.
             return ambient
         return anchor
 
@@ -404,27 +442,45 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
         waited_ns = time.time_ns() - run.span.start_ns
         run.span.data["time_to_first_token_ms"] = round(waited_ns / 1e6, 3)
 
-    def _end(self, span: Span, *, output: Any) -> None:
-        span.output = output
-        self._close(span)
+    def _end(self, run: _Run, *, output: Any) -> None:
+        if run.span is not None:
+            run.span.output = output
+            self._close(run)
 
     def _fail(self, run_id: UUID, error: BaseException) -> None:
         run = self._leave(run_id)
         if run is None:
             return
         for child in self._take_below(run):
-            if child.span is not None:
-                self._cancel(child.span, error)
+            self._cancel(child, error)
         if run.span is None:
             return
         if _is_bubble_up(error):
             # LangGraph's way to pause or to hand control to the parent graph: not a failure.
-            self._end(run.span, output={"interrupt": _plain(list(error.args))})
+            self._end(run, output={"interrupt": _plain(list(error.args))})
         elif isinstance(error, GeneratorExit):
-            self._cancel(run.span, error)
+            self._cancel(run, error)
         else:
             set_span_error(run.span, error)
-            self._close(run.span)
+            self._close(run)
+
+    def _cancel(self, run: _Run, error: BaseException) -> None:
+        if run.span is not None:
+            set_span_error(run.span, error)
+            run.span.status = SpanStatus.CANCELED
+            self._close(run)
+
+    def _close(self, run: _Run) -> None:
+        assert run.span is not None
+        try:
+            self.before_end(run.span)
+        finally:
+            if run.block is None:
+                self._tracer.trace(run.span.trace_id).end_span(run.span)
+            else:
+                self._current_ids.discard(run.span.id)
+                # Perhaps in another context than it was entered in; a block can take that.
+                run.block.__exit__(None, None, None)
 
     def _take_below(self, run: _Run) -> list[_Run]:
         """Forget every run still open below one and return them, deepest first (C5)."""
@@ -438,17 +494,6 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
                 self._runs.pop(child.run_id, None)
             run.children.clear()
         return found[::-1]
-
-    def _cancel(self, span: Span, error: BaseException) -> None:
-        set_span_error(span, error)
-        span.status = SpanStatus.CANCELED
-        self._close(span)
-
-    def _close(self, span: Span) -> None:
-        try:
-            self.before_end(span)
-        finally:
-            self._tracer.trace(span.trace_id).end_span(span)
 
     def _failed(self, callback: str) -> None:
         self._failures += 1
