@@ -13,19 +13,24 @@ from pathlib import Path
 _SCRIPT = """
 import sys
 from everyspan.server import run
+{prelude}
 run(port=int(sys.argv[2]), store_path=sys.argv[1],
-    ready=lambda host, port: print(f"http://{host}:{port}", flush=True))
+    ready=lambda host, port: print(f"http://{{host}}:{{port}}", flush=True))
 """
 _STOP_TIME_MAX_S = 20.0
 
 
 class ServerProcess:
-    """A running server; `base_url` is where."""
+    """A running server; `base_url` is where.
 
-    def __init__(self, store_path: Path, *, port: int = 0) -> None:
+    Args:
+        prelude: Statements for the new process to run before it serves.
+    """
+
+    def __init__(self, store_path: Path, *, port: int = 0, prelude: str = "") -> None:
         self.store_path = store_path
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _SCRIPT, str(store_path), str(port)],
+            [sys.executable, "-c", _SCRIPT.format(prelude=prelude), str(store_path), str(port)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -41,9 +46,9 @@ class ServerProcess:
         self.process.kill()
         self.process.communicate()
 
-    def stop(self) -> str:
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> str:
         """End it in order; return what it wrote to stderr."""
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(number)
         try:
             _, errors = self.process.communicate(timeout=_STOP_TIME_MAX_S)
         except subprocess.TimeoutExpired:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
-from tests.serving import serving
 
 from everyspan.model.ids import new_id
+from tests.serving import serving
 
 
 @pytest.fixture(scope="session")

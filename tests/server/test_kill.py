@@ -8,10 +8,10 @@ from pathlib import Path
 
 import apsw
 import httpx2
-from tests.server.rows import make_item
-from tests.serving import ServerProcess
 
 from everyspan.model.ids import new_id
+from tests.server.rows import make_item
+from tests.serving import ServerProcess
 
 ROUNDS = 3
 SENDERS = 4

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.server.rows import END_NS, START_NS, make_row
 
 from everyspan.server.merge import merge
 from everyspan.server.row import SpanRow, keep_completeness, read_rev, read_usage
+from tests.server.rows import END_NS, START_NS, make_row
 
 
 def version(*, end: int | None, rev: int, **fields: Any) -> SpanRow:

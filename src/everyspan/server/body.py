@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 from starlette.requests import Request
 
@@ -38,39 +39,39 @@ class Bodies:
         """
         if "content-encoding" in request.headers:
             raise RequestError(415, "UNSUPPORTED_ENCODING", "compressed bodies are not supported")
-        held = 0
         parts: list[bytes] = []
-        declared = request.headers.get("content-length", "0")
         try:
-            async with asyncio.timeout(BODY_TIME_MAX_S):
-                if int(declared) > BODY_BYTES_MAX:
-                    await self._refuse(request, 0)
-                async for part in request.stream():
-                    held += len(part)
-                    self._held += len(part)
-                    if held > BODY_BYTES_MAX or self._held > HELD_BYTES_MAX:
-                        parts.clear()
-                        self._held -= held
-                        size, held = held, 0
-                        await self._refuse(request, size)
-                    parts.append(part)
-            body = b"".join(parts)
-            parts.clear()
-            yield body
-        except TimeoutError:
-            raise RequestError(408, "BODY_TOO_SLOW", "the body took too long") from None
+            try:
+                async with asyncio.timeout(BODY_TIME_MAX_S):
+                    await self._collect(request, parts)
+            except TimeoutError:
+                raise RequestError(408, "BODY_TOO_SLOW", "the body took too long") from None
+            parts[:] = [b"".join(parts)]
+            yield parts[0]
         finally:
-            self._held -= held
+            self._held -= sum(map(len, parts))
 
-    async def _refuse(self, request: Request, size: int) -> None:
-        is_too_large = size > BODY_BYTES_MAX
-        async for part in request.stream():
+    async def _collect(self, request: Request, parts: list[bytes]) -> None:
+        stream = request.stream()
+        if int(request.headers.get("content-length", "0")) > BODY_BYTES_MAX:
+            await _refuse(stream, 0)
+        size = 0
+        async for part in stream:
+            parts.append(part)
             size += len(part)
-            is_too_large = is_too_large or size > BODY_BYTES_MAX
-            if size > _THROWN_AWAY_MAX:
-                break
-        if is_too_large:
-            raise RequestError(
-                413, "BODY_TOO_LARGE", f"the body is larger than {BODY_BYTES_MAX} bytes"
-            )
-        raise StoreBusyError("too many requests at once", retry_after_s=1.0)
+            self._held += len(part)
+            if size > BODY_BYTES_MAX or self._held > HELD_BYTES_MAX:
+                parts.clear()
+                self._held -= size
+                await _refuse(stream, size)
+
+
+async def _refuse(stream: AsyncIterator[bytes], size: int) -> NoReturn:
+    """Throw the rest of a body away, of which `size` bytes have come, and say why."""
+    async for part in stream:
+        size += len(part)
+        if size > _THROWN_AWAY_MAX:
+            break
+    if size > BODY_BYTES_MAX:
+        raise RequestError(413, "BODY_TOO_LARGE", f"the body is over {BODY_BYTES_MAX} bytes")
+    raise StoreBusyError("too many requests at once", retry_after_s=1.0)

@@ -108,11 +108,15 @@ class _Server(uvicorn.Server):
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65_535:  # The resolver would take the rest of a division.
+        raise SettingsError(f"port must be 0 to 65535, got {port}")
+    if not host:  # The resolver would take every address of the machine.
+        raise SettingsError("host must be a name or an address, got ''")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except (OSError, UnicodeError, OverflowError) as error:
+    except (OSError, UnicodeError) as error:
         raise SettingsError(f"cannot listen on host {host!r}: {error}") from None
     listener = socket.socket(family, kind, protocol)
     try:
@@ -120,9 +124,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind(address)
         # Listening at once: two servers bound with SO_REUSEADDR would collide only here.
         listener.listen(BACKLOG)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        if error.errno == errno.EADDRINUSE:
             raise SettingsError(
                 f"port {port} on {host} is taken{_holder_text(port)};"
                 " choose another with --port (0: a free one)"

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.server.rows import END_NS, START_NS, make_row
 
 from everyspan.errors import RequestError
 from everyspan.server.merge import merge
@@ -22,6 +21,7 @@ from everyspan.server.stores.base import (
     Store,
     sort_value,
 )
+from tests.server.rows import END_NS, START_NS, make_row
 
 SORTS = ("start_timestamp", "duration_ms", "input_tokens", "output_tokens")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.server.rows import make_row
-from tests.server.stores.contract import StoreContract
 
 from everyspan.errors import StoreBusyError, StoreError
 from everyspan.server.stores.base import SearchQuery, Store
 from everyspan.server.stores.sqlite import SqliteStore, open_writer
 from everyspan.server.stores.sqlite_search import _Filters
+from tests.server.rows import make_row
+from tests.server.stores.contract import StoreContract
 
 
 class TestSqliteStore(StoreContract):

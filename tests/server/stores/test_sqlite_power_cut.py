@@ -11,12 +11,12 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.server.rows import make_row
-from tests.server.stores.recording_disk import Disk
 
 from everyspan.model.ids import new_id
 from everyspan.server.stores.sqlite import SqliteStore, open_writer
 from everyspan.server.stores.sqlite_schema import prepare
+from tests.server.rows import make_row
+from tests.server.stores.recording_disk import Disk
 
 CUTS = 200
 WORKERS = 6

@@ -1,0 +1,96 @@
+"""`everyspan.server.app` where the store fails: what a client is told, and what is logged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NoReturn
+
+import httpx2
+import pytest
+
+from everyspan.errors import StoreBusyError, StoreError
+from everyspan.server.app import create_app
+from everyspan.server.row import SpanRow
+from everyspan.server.stores.base import SearchPage, SearchQuery, SpanPatch, Store, StoreHealth
+from tests.server.rows import make_item
+
+
+class FailingStore(Store):
+    """Raises the same error from everything."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def upsert(self, rows: Sequence[SpanRow]) -> NoReturn:
+        raise self._error
+
+    async def patch(self, account: str, span_id: str, patch: SpanPatch) -> NoReturn:
+        raise self._error
+
+    async def get(self, account: str, span_id: str) -> NoReturn:
+        raise self._error
+
+    async def search(self, query: SearchQuery) -> SearchPage:
+        raise self._error
+
+    async def health(self) -> StoreHealth:
+        raise self._error
+
+    async def close(self) -> None:
+        pass
+
+
+def client_of(error: Exception) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(create_app(FailingStore(error)))
+    return httpx2.AsyncClient(transport=transport, base_url="http://server")
+
+
+async def every_reply(client: httpx2.AsyncClient) -> list[httpx2.Response]:
+    item = make_item(input={"password": "hunter2"})
+    return [
+        await client.put("/v5/spans/batch", json={"items": [item]}),
+        await client.post("/public/v5/spans", json=item),
+        await client.patch("/v5/spans/x", json={"name": "hunter2"}),
+        await client.get("/v5/spans/x"),
+        await client.post("/v5/spans/search", json={}),
+        await client.get("/healthz"),
+    ]
+
+
+async def test_a_busy_store_asks_to_come_back(caplog: pytest.LogCaptureFixture) -> None:
+    """`sgp:E2`: 503 with Retry-After, never 500; nothing to log."""
+    async with client_of(StoreBusyError("7 writes wait", retry_after_s=2.0)) as client:
+        for reply in await every_reply(client):
+            assert (reply.status_code, reply.json()["code"]) == (503, "STORE_BUSY")
+            assert reply.headers["retry-after"] == "2"
+            assert reply.headers["x-everyspan"]
+    assert caplog.text == ""
+
+
+async def test_a_failed_store_is_not_the_clients_business(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`sgp:E2`, A3."""
+    async with client_of(StoreError("the store failed: disk full at /secret")) as client:
+        for reply in await every_reply(client):
+            assert (reply.status_code, reply.json()["code"]) == (503, "STORE_FAILED")
+            assert 1 <= int(reply.headers["retry-after"]) <= 60
+            assert "secret" not in reply.text
+    assert "disk full" in caplog.text
+
+
+async def test_our_own_mistake_is_a_500_with_an_id_and_without_a_payload(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A3: the log leads to the line; neither it nor the reply repeats what was sent."""
+    caplog.set_level(logging.DEBUG)
+    async with client_of(KeyError("hunter2")) as client:
+        for reply in await every_reply(client):
+            assert reply.status_code == 500
+            assert reply.headers["x-everyspan"]
+            assert reply.json()["request_id"] in caplog.text
+            assert "hunter2" not in reply.text
+    assert "KeyError" in caplog.text
+    assert "test_app.py" in caplog.text
+    assert "hunter2" not in caplog.text

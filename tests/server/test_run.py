@@ -1,0 +1,85 @@
+"""`everyspan.server.run`: bind, be ready, end in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from everyspan.errors import SettingsError, StoreError
+from everyspan.server import run
+from tests.serving import ServerProcess
+
+
+def test_a_taken_port_names_its_holder_and_the_way_out(tmp_path: Path) -> None:
+    """R1; nothing else was begun."""
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        with pytest.raises(SettingsError) as error:
+            run(port=port, store_path=tmp_path / "spans.db")
+    text = str(error.value)
+    name = Path("/proc/self/comm").read_text().strip()
+    assert f"port {port} on 127.0.0.1 is taken by {name} (pid {os.getpid()})" in text
+    assert "--port" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "named"),
+    [
+        ("no.such.host.invalid", 0, "no.such.host.invalid"),
+        ("203.0.113.1", 0, "203.0.113.1"),
+        ("x" * 100, 0, "host"),
+        ("127.0.0.1", 70_000, "70000"),
+        ("127.0.0.1", -1, "-1"),
+        ("", 0, "host"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_named(
+    tmp_path: Path, host: str, port: int, named: str
+) -> None:
+    with pytest.raises(SettingsError, match=named):
+        run(host=host, port=port, store_path=tmp_path / "spans.db")
+
+
+def test_a_bad_store_is_named_and_the_port_given_back(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with pytest.raises(StoreError, match=str(tmp_path)):
+        run(port=port, store_path=tmp_path)
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_success(tmp_path: Path, number: signal.Signals) -> None:
+    """R2, R3: it answers when it says so; ends with 0 and says nothing; the port is free again."""
+    server = ServerProcess(tmp_path / "spans.db")
+    assert httpx2.get(f"{server.base_url}/healthz").json()["status"] == "ok"
+    port = int(server.base_url.rpartition(":")[2])
+    assert server.stop(number) == ""
+    again = ServerProcess(tmp_path / "spans.db", port=port)
+    again.stop()
+
+
+def test_a_second_signal_does_not_wait_for_a_stalled_request(tmp_path: Path) -> None:
+    """R3: and the first waits for it a bounded time."""
+    for signals in (1, 2):
+        server = ServerProcess(
+            tmp_path / "spans.db", prelude="sys.modules['everyspan.server.run'].STOP_TIME_MAX_S = 1"
+        )
+        host, _, port = server.base_url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as stalled:
+            stalled.sendall(
+                b"PUT /v5/spans/batch HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n"
+                b"expect: 100-continue\r\n\r\n"
+            )
+            # The server waits for the body from here on.
+            assert stalled.recv(100).startswith(b"HTTP/1.1 100")
+            if signals == 2:
+                server.process.send_signal(signal.SIGTERM)
+            server.stop()

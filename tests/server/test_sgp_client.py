@@ -1,0 +1,218 @@
+"""The SGP client that others wrote, unmodified, against this server (`sgp` §10.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from scale_gp_beta import (
+    APIStatusError,
+    AsyncSGPClient,
+    BadRequestError,
+    ConflictError,
+    NotFoundError,
+    SGPClient,
+    UnprocessableEntityError,
+)
+
+from everyspan.model.ids import new_id
+
+START = datetime(2026, 1, 2, 3, 4, 5, 123456, tzinfo=UTC)
+
+# `retrieve` is marked deprecated in the client; servers must serve it all the same.
+pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+
+
+@pytest.fixture
+def client(base_url: str, account: str) -> Iterator[SGPClient]:
+    with SGPClient(api_key="any", account_id=account, base_url=f"{base_url}/public") as client:
+        yield client
+
+
+def item(n: int, **fields: Any) -> Any:
+    return {
+        "id": f"s{n:02}",
+        "trace_id": "t",
+        "name": f"span {n}",
+        "start_timestamp": START + timedelta(seconds=n),
+        **fields,
+    }
+
+
+def test_creates_and_retrieves_ids_of_any_shape(client: SGPClient, account: str) -> None:
+    for id_ in ("plain", "a/b c", "%2F", "ü☃", "/", "?x=1#y", "batch", "search", "a//b"):
+        created = client.spans.create(
+            name="n",
+            start_timestamp=START,
+            trace_id="t",
+            id=id_,
+            input={"q": [1, "é"]},
+            metadata={"usage": {"input_tokens": 3, "output_tokens": 4}},
+        )
+        assert created == client.spans.retrieve(id_)
+        assert (created.id, created.account_id, created.input) == (id_, account, {"q": [1, "é"]})
+        assert (created.input_tokens, created.output_tokens) == (3, 4)
+        assert (created.status, created.type) == ("SUCCESS", "STANDALONE")
+        assert created.start_timestamp == START
+        assert created.end_timestamp is None
+
+
+def test_makes_an_id_where_none_is_given(client: SGPClient) -> None:
+    created = client.spans.create(name="n", start_timestamp=START, trace_id="t")
+    assert len(created.id) == 36
+    listed = client.spans.batch(items=[item(0), {**item(1), "id": new_id()}]).items
+    assert listed
+    assert [span.name for span in listed] == ["span 0", "span 1"]
+
+
+def test_upserts_start_and_end_in_either_order(client: SGPClient) -> None:
+    """`sgp` §10.2: END then START leaves a completed row."""
+    start = item(0, input={"i": 1}, output={}, status="SUCCESS")
+    end = item(0, end_timestamp=START + timedelta(seconds=9), output={"o": 2}, status="ERROR")
+    client.spans.upsert_batch(items=[start])
+    client.spans.upsert_batch(items=[end])
+    stored = client.spans.retrieve("s00")
+    client.spans.upsert_batch(items=[start])
+    assert client.spans.retrieve("s00") == stored
+    assert (stored.status, stored.input, stored.output) == ("ERROR", {"i": 1}, {"o": 2})
+    assert stored.end_timestamp == START + timedelta(seconds=9)
+
+
+def test_the_same_span_twice_in_one_put_is_one_row(client: SGPClient) -> None:
+    """`sgp` §10.3, M4."""
+    same = item(0, end_timestamp=START + timedelta(seconds=1))
+    listed = client.spans.upsert_batch(items=[same, same]).items
+    assert listed
+    assert len(listed) == len(list(client.spans.search())) == 1
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_searches_forward_and_backward_over_three_pages(client: SGPClient, order: Any) -> None:
+    """`sgp` §10.1: the client pages by bare ids."""
+    client.spans.upsert_batch(items=[item(n) for n in range(9)])
+    names = [f"s{n:02}" for n in range(9)]
+    if order == "desc":
+        names.reverse()
+    first = client.spans.search(limit=3, sort_order=order)
+    assert [page_.has_more for page_ in first.iter_pages()] == [True, True, False]
+    assert [span.id for span in first] == names
+    back = client.spans.search(limit=3, sort_order=order, ending_before=names[-1])
+    pages = [[span.id for span in page_.items] for page_ in back.iter_pages()]
+    assert pages == [names[5:8], names[2:5], names[0:2]]
+
+
+def test_goes_on_from_the_servers_own_cursor(client: SGPClient) -> None:
+    """`sgp:K1`."""
+    client.spans.upsert_batch(items=[item(n) for n in range(9)])
+    first: Any = client.spans.search(limit=3)
+    rest = client.spans.search(limit=3, starting_after=first.next_cursor)
+    assert [span.id for span in rest] == [f"s{n:02}" for n in range(3, 9)]
+
+
+def test_every_filter_the_client_has_is_taken_or_refused_by_name(client: SGPClient) -> None:
+    client.spans.upsert_batch(items=[item(n) for n in range(3)])
+    taken: dict[str, Any] = {
+        "trace_ids": ["t"],
+        "span_ids": ["s00", "s01"],
+        "parents_only": True,
+        "names": ["span 1"],
+        "statuses": ["SUCCESS"],
+        "types": ["STANDALONE"],
+        "excluded_span_ids": ["s02"],
+        "excluded_trace_ids": ["u"],
+        "excluded_spans": [{"trace_id": "t", "span_id": "s02"}],
+        "spans": [{"trace_id": "t", "span_id": "s01"}],
+        "from_ts": START,
+        "to_ts": START + timedelta(hours=1),
+        "allow_partial_results": True,
+        "sort_by": "duration_ms",
+        "search_texts": [],
+    }
+    assert [span.id for span in client.spans.search(**taken)] == ["s01"]
+    none: dict[str, Any] = {
+        "acp_types": ["x"],
+        "agentex_agent_ids": ["x"],
+        "agentex_agent_names": ["x"],
+        "application_variant_ids": ["x"],
+        "extra_metadata": {"k": 1},
+        "group_id": "g",
+        "max_duration_ms": 5,
+        "min_duration_ms": 5,
+        "obs_span_ids": ["0" * 16],
+        "obs_trace_ids": ["0" * 32],
+        "parent_ids": ["x"],
+    }
+    for name, value in none.items():
+        assert list(client.spans.search(**{name: value})) == [], name
+    refused: dict[str, Any] = {
+        "search_texts": ["word"],
+        "assessment_types": ["comment"],
+        "x_project_id": "p",
+        "obs_span_ids": ["X"],
+    }
+    for name, value in refused.items():
+        with pytest.raises(UnprocessableEntityError) as error:
+            client.spans.search(**{name: value})
+        assert name.replace("x_project_id", "x-project-id") in str(error.value)
+
+
+def test_updates_what_is_given(client: SGPClient) -> None:
+    client.spans.upsert_batch(items=[item(0, input={"i": 1})])
+    updated = client.spans.update("s00", end_timestamp=START, status="CANCELED", name="new")
+    assert updated == client.spans.retrieve("s00")
+    assert (updated.status, updated.name, updated.input) == ("CANCELED", "new", {"i": 1})
+    with pytest.raises(UnprocessableEntityError):
+        client.spans.update("s00", end_timestamp=START - timedelta(seconds=1))
+    with pytest.raises(NotFoundError):
+        client.spans.update("unknown", name="x")
+    with pytest.raises(NotFoundError):
+        client.spans.retrieve("unknown")
+
+
+def test_conflicts_take_one_request(client: SGPClient) -> None:
+    """`sgp` §10.6, E1: the client would send a 409 three times."""
+    client.spans.upsert_batch(items=[item(0)])
+    before = len(list(client.spans.search()))
+    for bad in (item(1, trace_id="u", parent_id="s00"), item(1, parent_id="s01")):
+        with pytest.raises(ConflictError) as error:
+            client.spans.upsert_batch(items=[item(2), bad])
+        assert error.value.response.request.headers["x-stainless-retry-count"] == "0"
+    assert len(list(client.spans.search())) == before
+
+
+def test_an_unknown_parent_may_arrive_later(client: SGPClient) -> None:
+    """`sgp` §10.7."""
+    client.spans.upsert_batch(items=[item(1, parent_id="s00")])
+    client.spans.upsert_batch(items=[item(0)])
+    assert [span.id for span in client.spans.search(parent_ids=["s00"])] == ["s01"]
+
+
+def test_errors_say_where(client: SGPClient) -> None:
+    """`sgp:E4`."""
+    items = [item(n) for n in range(20)]
+    items[17]["end_timestamp"] = START - timedelta(days=1)
+    with pytest.raises(UnprocessableEntityError) as error:
+        client.spans.upsert_batch(items=items)
+    assert isinstance(error.value, APIStatusError)
+    body: Any = error.value.body
+    assert body["detail"][0]["loc"] == ["body", "items", 17, "end_timestamp"]
+    assert list(client.spans.search()) == []
+    with pytest.raises(BadRequestError):
+        list(client.spans.search(starting_after="nowhere"))
+
+
+async def test_the_asynchronous_client_works_too(base_url: str, account: str) -> None:
+    async with AsyncSGPClient(
+        api_key="any", account_id=account, base_url=base_url, _strict_response_validation=True
+    ) as client:
+        await client.spans.create(**item(0))
+        await client.spans.batch(items=[item(1)])
+        await client.spans.upsert_batch(items=[item(n) for n in range(9)])
+        assert (await client.spans.retrieve("s03")).name == "span 3"
+        page = client.spans.search(limit=3)
+        assert [span.id async for span in page] == [f"s{n:02}" for n in range(9)]
+        back = client.spans.search(limit=3, ending_before="s08")
+        ids = [[span.id for span in each.items] async for each in (await back).iter_pages()]
+        assert ids == [["s05", "s06", "s07"], ["s02", "s03", "s04"], ["s00", "s01"]]
