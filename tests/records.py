@@ -16,13 +16,13 @@ _seq = count(1)
 
 def make_span(id: str | None = None, **fields: Any) -> Span:
     """A span that took a second."""
-    fields = {
+    values: dict[str, Any] = {
         "name": "step",
         "trace_id": "trace-1",
         "start_ns": T0_NS,
         "end_ns": T0_NS + 1_000_000_000,
     } | fields
-    return Span(id=new_id() if id is None else id, **fields)
+    return Span(id=new_id() if id is None else id, **values)
 
 
 def make_record(

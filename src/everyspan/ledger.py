@@ -17,13 +17,18 @@ from types import MappingProxyType
 
 
 class Account:
-    """The mutable books of one destination."""
+    """The mutable books of one destination.
+
+    `lost_starts` counts STARTs, which the original counted as losses too (`trace:Q28`); the span
+    itself is not lost with its START, so it is no part of the identity.
+    """
 
     __slots__ = (
         "accepted",
         "adopted",
         "delivered",
         "dropped",
+        "lost_starts",
         "name",
         "rejected",
         "requests",
@@ -37,6 +42,7 @@ class Account:
         self.delivered = 0
         self.dropped: dict[str, int] = {}
         self.rejected: dict[str, int] = {}
+        self.lost_starts = 0
         self.requests = 0
         self.start_writes = 0
 

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tests.records import end, ids, start
 
 from everyspan.delivery.backlog import Backlog, Batch
 from everyspan.model.record import SpanRecord
+from tests.records import end, ids, start
 
 
 def make_backlog(**settings: Any) -> Backlog:

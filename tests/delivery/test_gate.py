@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from tests.waiting import wait_until
 
 from everyspan.delivery.gate import Gate
+from tests.waiting import wait_until
 
 
 def test_the_holder_is_turned_away_and_its_work_is_done_before_the_gate_opens() -> None:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.records import end, ids, start
 
 from everyspan.delivery.backlog import Batch
 from everyspan.delivery.verdict import Verdict, judge
@@ -20,6 +19,7 @@ from everyspan.errors import (
     PermanentExportError,
     RetryableExportError,
 )
+from tests.records import end, ids, start
 
 NOW_S = 100.0
 

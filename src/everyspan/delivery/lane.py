@@ -242,6 +242,7 @@ class Lane:
         if record.is_end:
             self._count_loss(record, reason, count)
         else:
+            self.account.lost_starts += 1
             self._backlog.settle_starts([record])
         self._settled(record)
 

@@ -208,7 +208,8 @@ class AsyncSpanQueue:
     @property
     def dropped_spans(self) -> int:
         """Span events given up or refused, as the original counts them (`trace:Q28`)."""
-        return sum(d.dropped_total + d.rejected_total for d in self.stats().destinations)
+        lost = sum(d.dropped_total + d.rejected_total for d in self.stats().destinations)
+        return lost + sum(lane.account.lost_starts for lane in [*self._lanes.values()])
 
     @property
     def depth(self) -> int:
@@ -292,11 +293,15 @@ class AsyncSpanQueue:
         record.part = self._parts.part_of(record.id)
         self._seq += 1
         record.seq = self._seq
-        if self._is_stopped or self._bytes + record.size_bytes > self._settings.byte_budget:
-            # No loss: the span's END brings all of it again.
-            return
+        settings = self._settings
+        refused = self._is_stopped or self._bytes + record.size_bytes > settings.byte_budget
         for lane in record.lanes:
-            if lane.wants_starts:
+            if not lane.wants_starts:
+                continue
+            if refused or (settings.max_size and lane.waiting >= settings.max_size):
+                # No loss of a span: its END brings all of it again.
+                lane.account.lost_starts += 1
+            else:
                 self._hand_to(lane, record, lane.add_start)
 
     def _take_end(self, record: SpanRecord) -> None:

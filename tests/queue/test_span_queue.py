@@ -1,0 +1,560 @@
+"""The queue as the original's users know it: their processors, their assertions (`trace` §3)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+from unittest.mock import AsyncMock
+
+import pytest
+
+from everyspan.model.span import Span, SpanEventType
+from everyspan.processors.base import AsyncTracingProcessor, SyncTracingProcessor
+from everyspan.queue.span_queue import AsyncSpanQueue
+from tests.records import make_span
+from tests.waiting import settle, until, wait_until
+
+START, END = SpanEventType.START, SpanEventType.END
+
+Batched = Callable[[Sequence[Span]], Awaitable[None]]
+
+
+def batched(on_start: Batched | None = None, on_end: Batched | None = None) -> AsyncMock:
+    """A processor as the original's tests make it: a mock with batch methods."""
+    processor = AsyncMock()
+    processor.on_spans_start = AsyncMock(side_effect=on_start)
+    processor.on_spans_end = AsyncMock(side_effect=on_end)
+    return processor
+
+
+def holds(things: Sequence[object], count: int) -> bool:
+    """Whether there are that many."""
+    return len(things) == count
+
+
+class Recorder(AsyncTracingProcessor):
+    """Remembers each event of each span."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[str, str]] = []
+        self.spans: list[Span] = []
+
+    async def on_span_start(self, span: Span) -> None:
+        self.log.append(("start", span.id))
+        self.spans.append(span)
+
+    async def on_span_end(self, span: Span) -> None:
+        self.log.append(("end", span.id))
+        self.spans.append(span)
+
+
+class StatusError(Exception):
+    """As an HTTP client's error."""
+
+    def __init__(self, status_code: int) -> None:
+        self.status_code = status_code
+        super().__init__(f"HTTP {status_code}")
+
+
+@pytest.fixture(autouse=True)
+def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries come at once: the draw of the jitter is 0."""
+    monkeypatch.setattr("everyspan.delivery.lane.random.random", lambda: 0.0)
+
+
+async def test_enqueue_returns_at_once() -> None:
+    """Q1: however long the processor takes."""
+    release, started = asyncio.Event(), asyncio.Event()
+
+    async def stuck(spans: Sequence[Span]) -> None:
+        started.set()
+        await release.wait()
+
+    queue = AsyncSpanQueue()
+    before_s = time.monotonic()
+    queue.enqueue(START, make_span(), [batched(stuck)])
+    assert time.monotonic() - before_s < 0.01
+    await asyncio.wait_for(started.wait(), 10)
+    release.set()
+    assert await queue.shutdown()
+
+
+async def test_start_comes_before_end_and_all_starts_before_any_end() -> None:
+    """Q2, Q3."""
+    recorder = Recorder()
+    queue = AsyncSpanQueue()
+    for id in ("a", "b"):
+        queue.enqueue(START, make_span(id), [recorder])
+        queue.enqueue(END, make_span(id), [recorder])
+    assert await queue.shutdown()
+    assert recorder.log == [("start", "a"), ("start", "b"), ("end", "a"), ("end", "b")]
+
+
+async def test_an_end_waits_for_the_start_of_its_span_across_batches() -> None:
+    """Q4: with concurrency on."""
+    log: list[str] = []
+    release, started = asyncio.Event(), asyncio.Event()
+
+    async def on_start(spans: Sequence[Span]) -> None:
+        started.set()
+        await release.wait()
+        log.append("start")
+
+    async def on_end(spans: Sequence[Span]) -> None:
+        log.append("end of " + spans[0].id)
+
+    queue = AsyncSpanQueue(batch_size=1, linger_ms=0, concurrency=4)
+    processor = batched(on_start, on_end)
+    queue.enqueue(START, make_span("a"), [processor])
+    await asyncio.wait_for(started.wait(), 10)
+    queue.enqueue(END, make_span("a"), [processor])
+    # D29: another span does not wait.
+    queue.enqueue(END, make_span("b"), [processor])
+    await until(lambda: log == ["end of b"])
+    release.set()
+    assert await queue.shutdown()
+    assert log == ["end of b", "start", "end of a"]
+
+
+async def test_a_processor_error_does_not_stop_the_drain() -> None:
+    """Q5: through the single-span methods, which fail for one span of two."""
+    calls: list[str] = []
+
+    class Failing(Recorder):
+        async def on_span_start(self, span: Span) -> None:
+            calls.append(span.id)
+            if len(calls) == 1:
+                raise RuntimeError("simulated")
+
+    queue = AsyncSpanQueue(linger_ms=0)
+    failing = Failing()
+    queue.enqueue(START, make_span("a"), [failing])
+    queue.enqueue(START, make_span("b"), [failing])
+    queue.enqueue(END, make_span("c"), [failing])
+    await queue.shutdown()
+    assert calls == ["a", "b"]
+    assert failing.log == [("end", "c")]
+    assert queue.dropped_spans == 1
+    assert queue.stats().residual == 0
+
+
+async def test_shutdown_drains_what_waits() -> None:
+    """Q6: five of five, without sitting out the linger (D11)."""
+    recorder = Recorder()
+    queue = AsyncSpanQueue(linger_ms=60_000)
+    for number in range(5):
+        queue.enqueue(START, make_span(f"s{number}"), [recorder])
+    assert await queue.shutdown(timeout=10)
+    assert [id for _, id in recorder.log] == [f"s{number}" for number in range(5)]
+
+
+async def test_shutdown_returns_at_its_deadline_and_counts_what_was_left() -> None:
+    """Q7, D10: a stuck processor."""
+    started = asyncio.Event()
+
+    async def stuck(spans: Sequence[Span]) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    queue = AsyncSpanQueue(batch_size=1, linger_ms=0, concurrency=1)
+    processor = batched(on_end=stuck)
+    for _ in range(3):
+        queue.enqueue(END, make_span(), [processor])
+    await asyncio.wait_for(started.wait(), 10)
+    before_s = time.monotonic()
+    result = await queue.shutdown(timeout=0.1)
+    assert time.monotonic() - before_s < 1.0
+    assert not result
+    (left,) = result.left.values()
+    assert dict(left) == {"no answer yet": 1, "not sent yet": 2}
+    (stats,) = queue.stats().destinations
+    assert dict(stats.dropped) == {"shutdown": 3}
+    assert stats.residual == 0
+
+
+async def test_enqueue_after_shutdown_is_dropped_and_counted() -> None:
+    """Q8: silently for the caller; the processor is never called."""
+    recorder = Recorder()
+    queue = AsyncSpanQueue()
+    assert await queue.shutdown()
+    queue.enqueue(START, make_span("a"), [recorder])
+    queue.enqueue(END, make_span("a"), [recorder])
+    await settle()
+    assert recorder.log == []
+    assert queue.dropped_spans == 2
+    assert dict(queue.stats().destinations[0].dropped) == {"shutdown": 1}
+    assert await queue.shutdown(), "a second shutdown is fine"
+
+
+async def test_spans_of_a_batch_run_concurrently() -> None:
+    """Q9: ten at once through the single-span method."""
+    everybody_is_here = asyncio.Barrier(10)
+
+    class Meeting(Recorder):
+        async def on_span_start(self, span: Span) -> None:
+            await everybody_is_here.wait()
+
+    queue, meeting = AsyncSpanQueue(), Meeting()
+    for number in range(10):
+        queue.enqueue(START, make_span(f"s{number}"), [meeting])
+    assert await queue.shutdown(timeout=10)
+
+
+async def test_a_processor_gets_one_call_for_its_slice_of_a_batch() -> None:
+    """Q10, Q11: STARTs in one call, ENDs in another, in enqueue order."""
+    calls: list[tuple[str, list[str]]] = []
+
+    def recording(event: str) -> Batched:
+        async def record(spans: Sequence[Span]) -> None:
+            calls.append((event, [span.id for span in spans]))
+
+        return record
+
+    processor = batched(recording("start"), recording("end"))
+    queue = AsyncSpanQueue()
+    names = [f"s{number}" for number in range(5)]
+    for name in names:
+        queue.enqueue(START, make_span(name), [processor])
+    for name in names:
+        queue.enqueue(END, make_span(name), [processor])
+    assert await queue.shutdown()
+    assert calls == [("start", names), ("end", names)]
+
+
+async def test_ends_alone_are_one_call() -> None:
+    """Q10."""
+    processor = batched()
+    queue = AsyncSpanQueue()
+    for number in range(5):
+        queue.enqueue(END, make_span(f"s{number}"), [processor])
+    assert await queue.shutdown()
+    (call,) = processor.on_spans_end.call_args_list
+    assert [span.id for span in call.args[0]] == [f"s{number}" for number in range(5)]
+    processor.on_spans_start.assert_not_called()
+
+
+@pytest.mark.parametrize(("linger_ms", "calls"), [(60_000, 1), (0, 3)])
+async def test_the_linger_decides_whether_staggered_spans_travel_together(
+    linger_ms: int, calls: int
+) -> None:
+    """Q12, Q13: with a linger one call, in order; without, one for each."""
+    received: list[list[str]] = []
+
+    async def capture(spans: Sequence[Span]) -> None:
+        received.append([span.id for span in spans])
+
+    processor = batched(capture)
+    queue = AsyncSpanQueue(linger_ms=linger_ms)
+    for number in range(3):
+        queue.enqueue(START, make_span(f"s{number}"), [processor])
+        if not linger_ms:
+            await until(partial(holds, received, number + 1))
+        await settle()
+    assert await queue.shutdown()
+    assert len(received) == calls
+    assert [id for call in received for id in call] == ["s0", "s1", "s2"]
+
+
+async def test_no_call_exceeds_the_batch_size() -> None:
+    """Q14: seven spans with size three all arrive."""
+    received: list[int] = []
+
+    async def capture(spans: Sequence[Span]) -> None:
+        received.append(len(spans))
+
+    queue = AsyncSpanQueue(batch_size=3, linger_ms=50)
+    processor = batched(capture)
+    for _ in range(7):
+        queue.enqueue(START, make_span(), [processor])
+    assert await queue.shutdown()
+    assert max(received) <= 3
+    assert sum(received) == 7
+
+
+@pytest.mark.parametrize("event", [START, END])
+async def test_a_full_queue_drops_the_newest_and_counts_them(event: SpanEventType) -> None:
+    """Q15: of four, one in flight, one waits, two dropped."""
+    release, started = asyncio.Event(), asyncio.Event()
+
+    async def block(spans: Sequence[Span]) -> None:
+        started.set()
+        await release.wait()
+
+    processor = batched(block, block)
+    queue = AsyncSpanQueue(max_size=1, linger_ms=0, concurrency=1)
+    queue.enqueue(event, make_span("s0"), [processor])
+    await asyncio.wait_for(started.wait(), 10)
+    for number in range(1, 4):
+        queue.enqueue(event, make_span(f"s{number}"), [processor])
+    assert queue.dropped_spans == 2
+    assert queue.depth == 1
+    if event is END:
+        assert dict(queue.stats().destinations[0].dropped) == {"queue full": 2}
+    assert queue.stats().residual == 0
+    release.set()
+    await queue.shutdown()
+    calls = processor.on_spans_start.call_args_list + processor.on_spans_end.call_args_list
+    assert [span.id for call in calls for span in call.args[0]] == ["s0", "s1"]
+
+
+async def test_nothing_is_dropped_under_normal_load() -> None:
+    """Q16."""
+    recorder = Recorder()
+    queue = AsyncSpanQueue()
+    for number in range(500):
+        queue.enqueue(START, make_span(f"s{number}"), [recorder])
+        queue.enqueue(END, make_span(f"s{number}"), [recorder])
+    assert await queue.shutdown()
+    assert queue.dropped_spans == 0
+    assert len(recorder.log) == 1000
+
+
+@pytest.mark.parametrize("event", [START, END])
+@pytest.mark.parametrize(
+    ("failures", "attempts", "drops"),
+    [
+        ([503], 2, 0),
+        ([503] * 9, 3, 1),
+        ([429, 500], 3, 0),
+        ([502, 504, 504], 3, 1),
+        ([401], 1, 1),
+        ([408], 1, 1),
+        ([None], 1, 1),
+    ],
+)
+async def test_what_is_tried_again(
+    event: SpanEventType, failures: list[int | None], attempts: int, drops: int
+) -> None:
+    """Q17, Q18, Q25 with `max_retries=3`: 429 and 500, 502-504 are; nothing else is."""
+    tried = 0
+
+    async def fail(spans: Sequence[Span]) -> None:
+        nonlocal tried
+        tried += 1
+        if tried <= len(failures):
+            status = failures[tried - 1]
+            raise RuntimeError("a bug") if status is None else StatusError(status)
+
+    queue = AsyncSpanQueue(max_retries=3, linger_ms=0)
+    queue.enqueue(event, make_span(), [batched(fail, fail)])
+    await queue.shutdown()
+    assert tried == attempts
+    assert queue.dropped_spans == drops
+    assert queue.stats().residual == 0
+
+
+async def test_a_failing_processor_drops_both_events_of_a_span() -> None:
+    """Q28: START and END count twice, once for each failing processor; the books count spans."""
+
+    async def fail(spans: Sequence[Span]) -> None:
+        raise RuntimeError
+
+    queue = AsyncSpanQueue(linger_ms=0)
+    failing = [batched(fail, fail), batched(fail, fail)]
+    recorder = Recorder()
+    queue.enqueue(START, make_span("a"), [*failing, recorder])
+    queue.enqueue(END, make_span("a"), [*failing, recorder])
+    await queue.shutdown()
+    assert queue.dropped_spans == 4
+    assert [d.dropped_total for d in queue.stats().destinations] == [1, 1, 0]
+    assert recorder.log == [("start", "a"), ("end", "a")]
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_calls_in_flight_reach_but_never_exceed_the_concurrency(concurrency: int) -> None:
+    """Q19: and with one, they are serial."""
+    now = most = 0
+    release = asyncio.Event()
+
+    async def slow(spans: Sequence[Span]) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await release.wait()
+        await settle(3)
+        now -= 1
+
+    queue = AsyncSpanQueue(batch_size=1, linger_ms=0, concurrency=concurrency)
+    processor = batched(slow)
+    for _ in range(12):
+        queue.enqueue(START, make_span(), [processor])
+    await until(lambda: now == concurrency)
+    await settle()
+    release.set()
+    assert await queue.shutdown()
+    assert processor.on_spans_start.call_count == 12
+    assert most == concurrency
+
+
+async def test_eight_calls_at_once_take_less_than_half_the_serial_time() -> None:
+    """Q19: counted in rounds, not seconds: eight calls need two rounds."""
+    rounds = 0
+    waiting: list[asyncio.Future[None]] = []
+
+    async def slow(spans: Sequence[Span]) -> None:
+        waiting.append(asyncio.get_running_loop().create_future())
+        await waiting[-1]
+
+    queue = AsyncSpanQueue(batch_size=1, linger_ms=0, concurrency=8)
+    processor = batched(slow)
+    for _ in range(8):
+        queue.enqueue(START, make_span(), [processor])
+    shutdown = asyncio.ensure_future(queue.shutdown())
+    while not shutdown.done():
+        await until(lambda: waiting or shutdown.done())
+        await settle()
+        rounds += bool(waiting)
+        for future in waiting:
+            future.set_result(None)
+        waiting.clear()
+        await settle()
+    assert rounds < 4
+
+
+async def test_what_the_agent_does_later_does_not_show() -> None:
+    """Q21, Q29: START carries the input as at start, END as at end."""
+    recorder = Recorder()
+    queue = AsyncSpanQueue()
+    span = make_span("a", input={"messages": ["hello"]})
+    queue.enqueue(START, span, [recorder])
+    span.input["messages"].append("hi")
+    span.output = {"answer": 1}
+    queue.enqueue(END, span, [recorder])
+    span.input["messages"].append("later")
+    span.output["answer"] = 2
+    assert await queue.shutdown()
+    first, last = recorder.spans
+    assert (first.input, first.output, first.end_time) == ({"messages": ["hello"]}, None, None)
+    assert (last.input, last.output) == ({"messages": ["hello", "hi"]}, {"answer": 1})
+    assert last.end_time == span.end_time
+
+
+async def test_the_depth_counts_what_waits() -> None:
+    """`depth`: events that wait for their first try, at the fullest destination."""
+    queue = AsyncSpanQueue(linger_ms=60_000)
+    recorder = Recorder()
+    assert queue.depth == 0
+    for number in range(3):
+        queue.enqueue(START, make_span(f"s{number}"), [recorder])
+    assert queue.depth == 3
+    await queue.shutdown()
+    assert queue.depth == 0
+
+
+async def test_a_queue_of_numbers_below_the_minimum_works() -> None:
+    """V2: raised to it."""
+    queue = AsyncSpanQueue(batch_size=0, linger_ms=-5, max_size=-1, max_retries=0, concurrency=0)
+    recorder = Recorder()
+    queue.enqueue(END, make_span("a"), [recorder])
+    assert await queue.shutdown()
+    assert recorder.log == [("end", "a")]
+    assert queue.max_size == 0
+
+
+async def test_spans_beyond_the_byte_budget_are_refused_with_that_reason() -> None:
+    """P4: one budget for all that is held, given back as it is delivered."""
+    release = asyncio.Event()
+
+    async def block(spans: Sequence[Span]) -> None:
+        await release.wait()
+
+    processor = batched(on_end=block)
+    queue = AsyncSpanQueue(linger_ms=0, byte_budget=1 << 20)
+    large = "x" * (300 << 10)
+    for number in range(5):
+        queue.enqueue(END, make_span(f"s{number}", output=large), [processor])
+    (stats,) = queue.stats().destinations
+    assert dict(stats.dropped) == {"byte budget": 2}
+    assert (stats.queued + stats.in_flight, stats.residual) == (3, 0)
+    release.set()
+    assert not await queue.flush(10), "spans were lost since the last flush"
+    for number in range(3):
+        queue.enqueue(END, make_span(f"t{number}", output=large), [processor])
+    assert await queue.shutdown(10)
+    assert queue.stats().destinations[0].delivered == 6
+    assert queue._bytes == 0
+
+
+async def test_starts_give_their_bytes_back_too() -> None:
+    """P4: whether written, made needless by their END, repeated or abandoned."""
+    memory = _memory()
+    queue = AsyncSpanQueue(linger_ms=0, start_delay_ms=60_000)
+    span = make_span("a", input="x" * 1000)
+    queue.enqueue(START, span, [memory])
+    queue.enqueue(START, span, [memory])
+    queue.enqueue(END, span, [memory])
+    queue.enqueue(START, make_span("open", input="x" * 1000), [memory])
+    assert await queue.flush(10)
+    assert await queue.shutdown(10)
+    assert queue._bytes == 0
+    assert [span.id for span in memory.spans] == ["a"]
+
+
+def _memory() -> Any:
+    from everyspan.processors.memory import InMemoryTracingProcessor
+
+    return InMemoryTracingProcessor()
+
+
+async def test_a_hung_processor_holds_back_no_other() -> None:
+    """D9: the healthy one beside it gets all thousand."""
+
+    async def stuck(spans: Sequence[Span]) -> None:
+        await asyncio.Event().wait()
+
+    hung, healthy = batched(stuck, stuck), Recorder()
+    queue = AsyncSpanQueue(linger_ms=0, batch_size=10)
+    for number in range(1000):
+        queue.enqueue(END, make_span(f"s{number}"), [hung, healthy])
+    await until(lambda: len(healthy.log) == 1000)
+    await queue.shutdown(0)
+
+
+def test_a_sync_processor_runs_on_a_thread_of_its_own() -> None:
+    """D24: never on the agent's."""
+    threads: set[int] = set()
+    seen: list[tuple[str, str]] = []
+
+    class Sync(SyncTracingProcessor):
+        def on_span_start(self, span: Span) -> None:
+            threads.add(threading.get_ident())
+            seen.append(("start", span.id))
+
+        def on_span_end(self, span: Span) -> None:
+            seen.append(("end", span.id))
+            raise StatusError(401)
+
+    queue = AsyncSpanQueue(linger_ms=0)
+    queue.enqueue(START, make_span("a"), [sync := Sync()])
+    queue.enqueue(END, make_span("a"), [sync])
+    assert not queue.shutdown_sync(10)
+    assert seen == [("start", "a"), ("end", "a")]
+    assert threading.get_ident() not in threads
+    assert dict(queue.stats().destinations[0].dropped) == {"StatusError": 1}
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()])
+def test_a_processor_that_raises_what_ends_programs_costs_only_its_span(
+    error: BaseException,
+) -> None:
+    """P5, D8, D23: counted, and its thread goes on."""
+
+    class Hostile(Recorder):
+        async def on_span_end(self, span: Span) -> None:
+            if span.id == "bad":
+                raise error
+            await super().on_span_end(span)
+
+    queue, hostile = AsyncSpanQueue(linger_ms=0), Hostile()
+    for name in ("a", "bad", "b"):
+        queue.enqueue(END, make_span(name), [hostile])
+        wait_until(lambda: not queue.stats().destinations[0].queued)
+    assert not queue.shutdown_sync(10)
+    assert [id for _, id in hostile.log] == ["a", "b"]
+    (stats,) = queue.stats().destinations
+    assert dict(stats.dropped) == {type(error).__name__: 1}
+    assert stats.residual == 0
