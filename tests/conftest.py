@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import hypothesis
 import pytest
 
 # Helpers that tests share assert as well, and should show what was compared.
-pytest.register_assert_rewrite("tests")
+HERE = Path(__file__).parent
+for helper in HERE.rglob("*.py"):
+    if not helper.name.startswith(("test_", "conftest", "__")):
+        name = ".".join(helper.relative_to(HERE.parent).with_suffix("").parts)
+        pytest.register_assert_rewrite(name)
 
 # A deadline measures the machine's other work, not ours. Under CI hypothesis has its own profile,
 # which has none either and is seeded.
