@@ -62,7 +62,7 @@ def test_creates_and_retrieves_ids_of_any_shape(client: SGPClient, account: str)
 def test_makes_an_id_where_none_is_given(client: SGPClient) -> None:
     created = client.spans.create(name="n", start_timestamp=START, trace_id="t")
     assert len(created.id) == 36
-    listed = client.spans.batch(items=[item(0), {**item(1), "id": new_id()}]).items
+    listed = client.spans.batch(items=[item(0), item(1, id=new_id())]).items
     assert listed
     assert [span.name for span in listed] == ["span 0", "span 1"]
 

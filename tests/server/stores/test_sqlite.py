@@ -31,6 +31,8 @@ async def test_rows_outlive_the_store(tmp_path: Path) -> None:
     row = make_row()
     store = SqliteStore(path)
     await store.upsert([row])
+    # Prompts are private: for the owner only, whatever the umask.
+    assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o600}
     await store.close()
     assert [file.name for file in path.parent.iterdir()] == ["spans.db"]
     again = SqliteStore(path)

@@ -6,7 +6,8 @@
 W1  A call is answered after its COMMIT, with `synchronous=FULL`: the log is on the disk (P8).
 W2  Calls that wait together share one transaction (group commit); each has its own savepoint, so
     a refused or failing call costs only itself (P5).
-W3  Readers never block the writer (WAL), and stop at their deadline.
+W3  Readers never block the writer (WAL), and stop at their deadline. Reads of one row have a
+    thread of their own, so that slow searches never delay them.
 W4  At most `waiting_bytes_max` and `WAITING_CALLS_MAX` wait; beyond, StoreBusyError.
 
 Another process may have the same file open: locks are waited for, a bounded time.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -53,7 +55,7 @@ WAITING_BYTES_MAX = 128 * 1024 * 1024
 WAITING_CALLS_MAX = 10_000
 GROUP_BYTES_MAX = 16 * 1024 * 1024
 """A transaction takes no further call beyond this; chosen, not measured."""
-READERS = 3
+SEARCHERS = 3
 ASKED_MAX = 1_000
 LOCK_WAIT_S = 5.0
 GET_TIME_MAX_S = 10.0
@@ -126,13 +128,14 @@ class SqliteStore(Store):
         self._path = str(path)
         self._clock = clock
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            _create(Path(path))
             connection = (connect or open_writer)(self._path)
             prepare(connection, self._path)
         except (apsw.Error, OSError) as error:
             raise StoreError(f"cannot open the store {self._path}: {error}") from error
         self._writer = _Writer(connection, clock, waiting_bytes_max)
-        self._readers = _Readers(self._path)
+        self._points = _Readers(self._path, "everyspan-point-reader", threads=1)
+        self._searches = _Readers(self._path, "everyspan-searcher", threads=SEARCHERS)
 
     async def upsert(self, rows: Sequence[SpanRow]) -> list[SpanRow]:
         if not rows:
@@ -159,13 +162,13 @@ class SqliteStore(Store):
                 return from_values(values)
             return None
 
-        return await self._readers.submit(read, GET_TIME_MAX_S)
+        return await self._points.submit(read, GET_TIME_MAX_S)
 
     async def search(self, query: SearchQuery) -> SearchPage:
         def read(connection: apsw.Connection, deadline: sqlite_search.Deadline) -> SearchPage:
             return sqlite_search.search(connection, query, deadline)
 
-        return await self._readers.submit(read, query.time_max_s)
+        return await self._searches.submit(read, query.time_max_s)
 
     async def health(self) -> StoreHealth:
         def read(connection: apsw.Connection, _deadline: sqlite_search.Deadline) -> int:
@@ -173,15 +176,36 @@ class SqliteStore(Store):
             spans: int = connection.execute("SELECT coalesce(max(seq), 0) FROM spans").get
             return spans
 
-        spans = await self._readers.submit(read, GET_TIME_MAX_S)
+        spans = await self._points.submit(read, GET_TIME_MAX_S)
         waiting, waiting_bytes = self._writer.waiting()
         return StoreHealth(
             ok=self._writer.is_alive(), spans=spans, waiting=waiting, waiting_bytes=waiting_bytes
         )
 
     async def close(self) -> None:
-        await self._readers.close()
+        await self._points.close()
+        await self._searches.close()
         await self._writer.close()
+
+
+def _create(path: Path) -> None:
+    """Make the file and its folders where missing: for their owner only, and on the disk."""
+    missing = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        # SQLite syncs the file's own folder; that this folder is in its parent is our business.
+        _sync_folder(folder.parent)
+    # Prompts and answers are in here. SQLite gives its other files the same mode.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def open_writer(path: str, *, vfs: str | None = None) -> apsw.Connection:
@@ -308,15 +332,15 @@ class _Writer:
 class _Readers:
     """Threads with a read-only connection each."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, name: str, *, threads: int) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._calls: deque[_Call] = deque()
         self._closing = False
         self._threads = [
-            threading.Thread(target=self._run, name=f"everyspan-reader-{n}", daemon=True)
-            for n in range(READERS)
+            threading.Thread(target=self._run, name=f"{name}-{n}", daemon=True)
+            for n in range(threads)
         ]
         for thread in self._threads:
             thread.start()
