@@ -12,8 +12,8 @@ import builtins
 import functools
 import inspect
 import logging
-from collections.abc import Callable
-from contextvars import Token
+import sys
+from collections.abc import AsyncGenerator, Callable
 from time import monotonic, time_ns
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
@@ -21,16 +21,20 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 import msgspec
 
 from everyspan import pipeline
-from everyspan.context import Parent, current, restore
+from everyspan.context import Scope, current, enter, innermost, leave
+from everyspan.errors import SettingsError
 from everyspan.model.ids import new_id
 from everyspan.model.record import freeze_span
 from everyspan.model.span import Span
 from everyspan.model.span_error import set_span_error
+from everyspan.model.w3c import RemoteParent
 
 logger = logging.getLogger("everyspan")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Parent = Span | RemoteParent
 
 
 class _Named(msgspec.Struct, eq=False):
@@ -41,7 +45,8 @@ class span(_Named, kw_only=True, eq=False):
     """Record the block as a span: `with everyspan.span("plan") as s:`, or `async with`.
 
     The block's value is the `Span`: set `output`, `data` or `status` on it. An exception is
-    recorded and raised again; a cancellation makes the span CANCELED.
+    recorded and raised again; a cancellation makes the span CANCELED. May be entered again, also
+    while it runs: each time is a span of its own.
 
     Args:
         name: What the block does.
@@ -49,9 +54,13 @@ class span(_Named, kw_only=True, eq=False):
         data: Further keys for whoever reads the trace.
         type: A `SpanType`; STANDALONE by default.
         trace_id: Trace to record into; by default that of the parent, else a new one.
-        parent: A `Span`, or what `extract` returned; by default the current span.
+        parent: A `Span`, or what `extract` returned; by default the current span. It counts only
+            within its trace: another `trace_id` begins at a root.
         parent_id: Id of the parent, where only that is known.
         task_id: Task of the agent that this belongs to.
+
+    Raises:
+        SettingsError: On entering, if an argument is of the wrong type.
     """
 
     input: Any = None
@@ -61,19 +70,36 @@ class span(_Named, kw_only=True, eq=False):
     parent: Parent | None = None
     parent_id: str | None = None
     task_id: str | None = None
-    _span: Span | None = None
-    _token: Token[Parent | None] | None = None
+    _scope: Scope | None = None
+    _outer: list[Scope] | None = None
 
     def __enter__(self) -> Span:
+        before = innermost()
+        opened = self._open(before)
+        if self._scope is not None:
+            self._outer = [*(self._outer or ()), self._scope]
+        self._scope = enter(opened, before)
+        return opened
+
+    def _open(self, before: Scope | None) -> Span:
+        """Begin the span without making it the current one."""
         parent = self.parent
-        if parent is None:
-            parent = current.get()
-        trace_id, parent_id = self.trace_id, self.parent_id
+        if (
+            type(self.name) is not str
+            or parent is not None
+            or not (self.trace_id is self.parent_id is self.task_id is self.type is None)
+        ):
+            self._check()
+        if parent is None and before is not None:
+            parent = before.span
+        trace_id, parent_id = self.trace_id or None, self.parent_id or None
+        remote = None
         if parent is not None and (trace_id is None or trace_id == parent.trace_id):
             trace_id = parent.trace_id
+            remote = parent if isinstance(parent, RemoteParent) else parent._remote
             if parent_id is None:
                 parent_id = parent.id
-        opened = self._span = Span(
+        opened = Span(
             name=self.name,
             trace_id=new_id() if trace_id is None else trace_id,
             id=new_id(),
@@ -83,10 +109,23 @@ class span(_Named, kw_only=True, eq=False):
             data=self.data,
             task_id=self.task_id,
             type=self.type,
+            _remote=remote,
         )
         begin(opened)
-        self._token = current.set(opened)
         return opened
+
+    def _check(self) -> None:
+        check_text(
+            name=self.name,
+            type=self.type,
+            trace_id=self.trace_id,
+            parent_id=self.parent_id,
+            task_id=self.task_id,
+        )
+        if self.parent is not None and not isinstance(self.parent, Span | RemoteParent):
+            raise SettingsError(
+                f"parent must be a Span or what extract returned, got {self.parent!r}"
+            )
 
     def __exit__(
         self,
@@ -94,14 +133,22 @@ class span(_Named, kw_only=True, eq=False):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        opened, token = self._span, self._token
-        if opened is None or token is None:
+        scope = self._scope
+        if scope is None:
             return
-        self._token = None
-        restore(token, entered=opened)
+        if self._outer:
+            # Entered several times: by nesting, or by tasks that run at once.
+            here = current.get()
+            entered = [*self._outer, scope]
+            scope = here if here is not None and here in entered else scope
+            entered.remove(scope)
+            *self._outer, self._scope = entered
+        else:
+            self._scope = None
+        leave(scope)
         if error is not None and kind is not GeneratorExit:
-            set_span_error(opened, error)
-        end(opened)
+            set_span_error(scope.span, error)
+        end(scope.span)
 
     async def __aenter__(self) -> Span:
         return self.__enter__()
@@ -113,6 +160,13 @@ class span(_Named, kw_only=True, eq=False):
         trace: TracebackType | None,
     ) -> None:
         self.__exit__(kind, error, trace)
+
+
+def check_text(**arguments: object) -> None:
+    """Raise a `SettingsError` that names the argument which is neither text nor None."""
+    for name, value in arguments.items():
+        if not isinstance(value, str) and (value is not None or name == "name"):
+            raise SettingsError(f"{name} must be text, got {value!r}")
 
 
 def begin(opened: Span) -> None:
@@ -133,8 +187,10 @@ def end(opened: Span) -> None:
     """Freeze a span and hand it over; a span that has ended before is sent as a later version."""
     try:
         if opened.end_ns is None:
+            now_ns, start_ns = time_ns(), opened.start_ns
             # The machine's clock may have been set back meanwhile.
-            opened.end_ns = max(time_ns(), opened.start_ns)
+            is_back = type(start_ns) is int and start_ns > now_ns
+            opened.end_ns = start_ns if is_back else now_ns
         pipe = pipeline.current()
         if not pipe.lanes:
             pipe.note_nowhere()
@@ -150,7 +206,11 @@ class Tracer:
     """Makes traces whose spans are opened and ended by hand."""
 
     def trace(self, trace_id: str | None) -> Trace:
-        """Return the trace with this id; with a falsy id, one that records nothing."""
+        """Return the trace with this id; with a falsy id, one that records nothing.
+
+        Raises:
+            SettingsError: The id is no text.
+        """
         return Trace(trace_id)
 
 
@@ -158,6 +218,8 @@ class Trace:
     """One trace; it touches no context, so a span may end on another thread than it started."""
 
     def __init__(self, trace_id: str | None) -> None:
+        if trace_id:
+            check_text(trace_id=trace_id)
         self.trace_id = trace_id
 
     def start_span(
@@ -173,9 +235,12 @@ class Trace:
 
         Raises:
             ValueError: The trace has no id (`trace:T1`).
+            SettingsError: An argument is of the wrong type.
         """
         if not self.trace_id:
             raise ValueError("trace_id must not be empty to start a span")
+        if builtins.type(name) is not str or not (parent_id is task_id is type is None):
+            check_text(name=name, parent_id=parent_id, task_id=task_id, type=type)
         opened = Span(
             name=name,
             trace_id=self.trace_id,
@@ -190,7 +255,13 @@ class Trace:
         return opened
 
     def end_span(self, span: Span) -> Span:
-        """End a span and return it; its `end_time` is kept if it has one (`trace:T5`)."""
+        """End a span and return it; its `end_time` is kept if it has one (`trace:T5`).
+
+        Raises:
+            SettingsError: `span` is none.
+        """
+        if not isinstance(span, Span):
+            raise SettingsError(f"span must be a Span, got {span!r}")
         end(span)
         return span
 
@@ -211,23 +282,36 @@ def traced(
     """Record every call of a function as a span, with its arguments and its result.
 
     For functions, coroutine functions, generators and async generators. A generator's span runs
-    from the first `next` to its end; what it yields is not recorded.
+    from the first `next` to its end; what it yields is not recorded. A method's `self` is not
+    recorded either.
 
     Args:
         name: Of the span; by default the function's qualified name.
         type: A `SpanType`.
+
+    Raises:
+        SettingsError: What is decorated is no function, or an argument is no text.
     """
+    if name is not None or type is not None:
+        check_text(name=name or "", type=type)
     if function is None:
         return functools.partial(_traced, name=name, type=type)
     return _traced(function, name=name, type=type)
 
 
 def _traced(function: Callable[..., Any], *, name: str | None, type: str | None) -> Any:
-    title = name or function.__qualname__
+    if isinstance(function, staticmethod | classmethod):
+        kind = builtins.type(function)
+        return kind(_traced(function.__func__, name=name, type=type))
+    if not callable(function) or inspect.isclass(function):
+        raise SettingsError(f"traced takes a function, got {function!r}")
+    title = name or str(getattr(function, "__qualname__", builtins.type(function).__qualname__))
     positional = _positional_names(function)
 
     def opening(args: tuple[Any, ...], kwargs: dict[str, Any]) -> span:
         given = dict(zip(positional, args, strict=False))
+        if positional and positional[0] in ("self", "cls"):
+            given.pop(positional[0], None)
         if len(args) > len(positional):
             given["args"] = args[len(positional) :]
         given.update(kwargs)
@@ -238,14 +322,18 @@ def _traced(function: Callable[..., Any], *, name: str | None, type: str | None)
         @functools.wraps(function)
         async def traced_async_generator(*args: Any, **kwargs: Any) -> Any:
             turns = _Turns(opening(args, kwargs))
-            generator = function(*args, **kwargs)
             try:
+                generator = function(*args, **kwargs)
+                first = _unhooked(generator)
                 sent: Any = None
                 thrown: BaseException | None = None
                 while True:
                     try:
                         with turns:
-                            if thrown is None:
+                            if first is not None:
+                                turn, first = first, None
+                                item = await turn
+                            elif thrown is None:
                                 item = await generator.asend(sent)
                             else:
                                 item = await generator.athrow(thrown)
@@ -254,16 +342,15 @@ def _traced(function: Callable[..., Any], *, name: str | None, type: str | None)
                     sent = thrown = None
                     try:
                         sent = yield item
-                    except GeneratorExit:
-                        with turns:
-                            await generator.aclose()
-                        raise
                     except BaseException as error:
+                        # GeneratorExit too: what the generator makes of it is its own affair.
                         thrown = error
             except BaseException as error:
-                turns.failed(error)
+                turns.fail(error)
                 raise
             finally:
+                # The error's traceback holds this frame: without a cycle both go at once.
+                thrown = None
                 turns.end()
 
         return traced_async_generator
@@ -273,8 +360,8 @@ def _traced(function: Callable[..., Any], *, name: str | None, type: str | None)
         @functools.wraps(function)
         def traced_generator(*args: Any, **kwargs: Any) -> Any:
             turns = _Turns(opening(args, kwargs))
-            generator = function(*args, **kwargs)
             try:
+                generator = function(*args, **kwargs)
                 sent: Any = None
                 thrown: BaseException | None = None
                 while True:
@@ -290,16 +377,15 @@ def _traced(function: Callable[..., Any], *, name: str | None, type: str | None)
                     sent = thrown = None
                     try:
                         sent = yield item
-                    except GeneratorExit:
-                        with turns:
-                            generator.close()
-                        raise
                     except BaseException as error:
+                        # GeneratorExit too: what the generator makes of it is its own affair.
                         thrown = error
             except BaseException as error:
-                turns.failed(error)
+                turns.fail(error)
                 raise
             finally:
+                # The error's traceback holds this frame: without a cycle both go at once.
+                thrown = None
                 turns.end()
 
         return traced_generator
@@ -330,14 +416,13 @@ class _Turns:
     the generator is collected without having been closed, the span ends with it (T2).
     """
 
-    def __init__(self, scope: span) -> None:
-        outside = current.get()
-        self.opened = scope.__enter__()
-        self._scope = scope
-        self._inside: Parent | None = self.opened
-        self._outside: Parent | None = None
-        self._error: BaseException | None = None
-        current.set(outside)
+    _has_ended = True
+
+    def __init__(self, opening: span) -> None:
+        self.opened = opening._open(innermost())
+        self._inside: Scope | None = Scope(self.opened)
+        self._outside: Scope | None = None
+        self._has_ended = False
 
     def __enter__(self) -> Self:
         self._outside = current.get()
@@ -347,20 +432,35 @@ class _Turns:
     def __exit__(self, *_: object) -> None:
         self._inside = current.get()
         current.set(self._outside)
+        # Not kept between turns: the consumer's span is none of ours.
+        self._outside = None
 
-    def failed(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Note what left the generator."""
-        self._error = error
+        if not isinstance(error, GeneratorExit):
+            set_span_error(self.opened, error)
 
     def end(self) -> None:
         """End the span, once."""
-        outside = current.get()
-        error, self._error = self._error, None
-        self._scope.__exit__(None if error is None else type(error), error, None)
-        current.set(outside)
+        if not self._has_ended:
+            self._has_ended = True
+            end(self.opened)
 
     def __del__(self) -> None:
         self.end()
+
+
+def _unhooked(generator: AsyncGenerator[Any, Any]) -> Any:
+    """Return the first turn of an async generator that its loop shall not know of.
+
+    The loop closes the wrapper, and that the generator; it would close both at once.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return generator.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 def _positional_names(function: Callable[..., Any]) -> tuple[str, ...]:

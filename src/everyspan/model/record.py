@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from everyspan.model.freeze import freeze
-from everyspan.model.span import SPAN_ERROR_KEY, SPAN_TYPE_KEY, Span
+from everyspan.model.span import SPAN_ERROR_KEY, SPAN_TYPE_KEY, Span, SpanStatus
 
 RECORD_BYTES_FIXED = 600
 """Memory of a record beside its payloads (measured: 430 to 560 bytes with typical ids)."""
@@ -19,20 +19,26 @@ RECORD_BYTES_FIXED = 600
 NAME_LENGTH_MAX = 4_096
 """Characters kept of a name or an error text; chosen, not measured."""
 
+NS_MAX = 253_402_300_799_999_999_999
+"""The end of the year 9999, the last that wire formats can write."""
+
 _decode = msgspec.json.Decoder().decode
 
 
 class Part:
     """One stretch of a trace in one process: from its first open span until none is open.
 
+    `trace_id` is the one it began under, whatever became of its spans since.
+
     `ended` spans have ended in it, `open` ones not; `total` is set when it closes.
     `losses` maps a destination to reason to spans lost, for destinations that lost any.
     """
 
-    __slots__ = ("ended", "id", "losses", "open", "total")
+    __slots__ = ("ended", "id", "losses", "open", "total", "trace_id")
 
-    def __init__(self, id: str) -> None:
+    def __init__(self, id: str, trace_id: str) -> None:
         self.id = id
+        self.trace_id = trace_id
         self.open = 0
         self.ended = 0
         self.total: int | None = None
@@ -111,11 +117,16 @@ def freeze_span(
     data = span.data
     error = None
     type_ = span.type
-    if data is not None and type(data) is dict:
+    status = span.status
+    if data is not None and isinstance(data, dict):
+        # The class's own methods: a subclass may do anything in its.
         if type_ is None:
-            type_ = data.get(SPAN_TYPE_KEY)
-        if SPAN_ERROR_KEY in data:
-            error = _error(data[SPAN_ERROR_KEY])
+            type_ = dict.get(data, SPAN_TYPE_KEY)
+        error = _error(dict.get(data, SPAN_ERROR_KEY))
+        if error is not None and status == SpanStatus.SUCCESS:
+            status = SpanStatus.ERROR
+    if type_ is not None and not isinstance(type_, str):
+        type_ = _short(type_)
     input_ = None if span.input is None else freeze(span.input)
     output = None if span.output is None or not is_end else freeze(span.output)
     data_ = None if data is None else freeze(data)
@@ -129,18 +140,25 @@ def freeze_span(
     name = span.name
     if type(name) is not str or len(name) > NAME_LENGTH_MAX:
         name = _short(name)
+    id_, trace_id = text_ids(span)
+    start_ns = span.start_ns
+    end_ns = span.end_ns if is_end else None
+    if type(start_ns) is not int or not 0 <= start_ns <= NS_MAX:
+        start_ns = _valid_ns(start_ns, end_ns)
+    if end_ns is not None and (type(end_ns) is not int or not 0 <= end_ns <= NS_MAX):
+        end_ns = _valid_ns(end_ns, start_ns)
     return SpanRecord(
         is_end,
-        span.id,
-        span.trace_id,
+        id_,
+        trace_id,
         span.parent_id,
         name,
-        span.start_ns,
-        span.end_ns if is_end else None,
+        start_ns,
+        end_ns,
         input_,
         output,
         data_,
-        span.status,
+        status,
         type_,
         span.task_id,
         span.group_id,
@@ -150,6 +168,22 @@ def freeze_span(
         1 if is_end else 0,
         abandoned,
     )
+
+
+def text_ids(span: Span) -> tuple[str, str]:
+    """Return id and trace id of a span, as text even where its author put something else."""
+    id_, trace_id = span.id, span.trace_id
+    if type(id_) is type(trace_id) is str:
+        return id_, trace_id
+    return _short(id_), _short(trace_id)
+
+
+def _valid_ns(value: Any, other: Any) -> int:
+    """Return the nearest time that can be written; that of `other` for what is no number."""
+    for ns in (value, other):
+        if isinstance(ns, int | float) and ns == ns:
+            return int(min(max(ns, 0), NS_MAX))
+    return 0
 
 
 def _error(value: Any) -> tuple[str, str, str] | None:

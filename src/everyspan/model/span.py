@@ -6,17 +6,38 @@ What everyspan sends is the frozen copy made when it ends (`trace:Q21`).
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, Self
 
 import msgspec
 
+from everyspan.errors import SettingsError
+from everyspan.model.freeze import freeze
 from everyspan.model.ids import new_id
 
 SPAN_ERROR_KEY = "__error__"
 SPAN_TYPE_KEY = "__span_type__"
 COMPLETENESS_KEY = "__everyspan__"
+
+DUMPED = (
+    "id",
+    "trace_id",
+    "parent_id",
+    "name",
+    "start_time",
+    "end_time",
+    "input",
+    "output",
+    "data",
+    "task_id",
+)
+"""The fields of the original's span, in the order of `model_dump`."""
+
+_REQUIRED = ("name", "trace_id", "start_time")
+_OWN = ("group_id", "type", "status")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -87,12 +108,19 @@ class Span(msgspec.Struct, kw_only=True, weakref=True, eq=False):
     group_id: str | None = None
     type: str | None = None
     status: str = SpanStatus.SUCCESS
+    # Set by the tracer: how it was recorded when it ended, and the parent in another process
+    # above it, whose flags and `tracestate` travel on.
     _ended: Any = None
+    _remote: Any = None
 
     @property
     def start_time(self) -> datetime:
         """`start_ns` as a UTC datetime, cut to microseconds."""
         return _to_datetime(self.start_ns)
+
+    @start_time.setter
+    def start_time(self, value: datetime) -> None:
+        self.start_ns = _to_ns(value, "start_time")
 
     @property
     def end_time(self) -> datetime | None:
@@ -101,7 +129,84 @@ class Span(msgspec.Struct, kw_only=True, weakref=True, eq=False):
 
     @end_time.setter
     def end_time(self, value: datetime | None) -> None:
-        self.end_ns = None if value is None else _to_ns(value)
+        self.end_ns = None if value is None else _to_ns(value, "end_time")
+
+    def model_dump(
+        self,
+        *,
+        mode: Literal["python", "json"] = "python",
+        include: Collection[str] | None = None,
+        exclude: Collection[str] | None = None,
+        exclude_unset: bool = False,
+        exclude_defaults: bool = False,
+        exclude_none: bool = False,
+    ) -> dict[str, Any]:
+        """Return the original's ten fields, by name.
+
+        Args:
+            mode: `json` gives payloads as plain values and times as text; `python` the payloads
+                themselves, not copied, and datetimes.
+            include, exclude: Names of fields.
+            exclude_unset, exclude_defaults, exclude_none: Leave out what is None.
+        """
+        if mode not in ("python", "json"):
+            raise SettingsError(f"mode must be python or json, got {mode!r}")
+        names = [n for n in DUMPED if include is None or n in include]
+        dump = {n: getattr(self, n) for n in names if exclude is None or n not in exclude}
+        if exclude_unset or exclude_defaults or exclude_none:
+            dump = {name: value for name, value in dump.items() if value is not None}
+        if mode == "json":
+            dump = {name: msgspec.json.decode(freeze(value)) for name, value in dump.items()}
+        return dump
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, its payloads copied too if `deep`.
+
+        Raises:
+            SettingsError: `update` names no field.
+        """
+        twin = copy.copy(self)
+        if deep:
+            twin.input, twin.output, twin.data = copy.deepcopy((twin.input, twin.output, twin.data))
+        for name, value in (update or {}).items():
+            _check_field(name)
+            setattr(twin, name, value)
+        return twin
+
+    @classmethod
+    def model_validate(cls, obj: Any) -> Self:
+        """Return the span that a dump describes; a span is returned as it is.
+
+        Keys that name no field are ignored. A span with an error in its data has failed, unless
+        `status` says otherwise.
+
+        Raises:
+            SettingsError: `obj` is neither, or a field is missing or of the wrong type.
+        """
+        if isinstance(obj, cls):
+            return obj
+        if not isinstance(obj, Mapping):
+            raise SettingsError(f"a span is made from a mapping, got {obj!r}")
+        for name in _REQUIRED:
+            if obj.get(name) is None:
+                raise SettingsError(f"{name} is missing: a span needs {', '.join(_REQUIRED)}")
+        span = cls(name=obj["name"], trace_id=obj["trace_id"], start_ns=0)
+        for name in (*DUMPED, *_OWN):
+            value = obj.get(name)
+            if value is None:
+                continue
+            if name in ("start_time", "end_time"):
+                if isinstance(value, str):
+                    value = _parse_time(value, name)
+            elif name not in ("input", "output", "data") and not isinstance(value, str):
+                raise SettingsError(f"{name} must be text, got {value!r}")
+            setattr(span, name, value)
+        if "status" not in obj and isinstance(span.data, dict):
+            error = span.data.get(SPAN_ERROR_KEY)
+            if isinstance(error, dict):
+                cancelled = error.get("type") == "CancelledError"
+                span.status = SpanStatus.CANCELED if cancelled else SpanStatus.ERROR
+        return span
 
     def __repr__(self) -> str:
         # Without payloads: spans end up in logs.
@@ -112,5 +217,22 @@ def _to_datetime(ns: int) -> datetime:
     return _EPOCH + timedelta(microseconds=ns // 1000)
 
 
-def _to_ns(value: datetime) -> int:
+def _to_ns(value: datetime, name: str) -> int:
+    if not isinstance(value, datetime):
+        raise SettingsError(f"{name} must be a datetime, got {value!r}")
+    if value.tzinfo is None:
+        # As the original's backend reads a time without a zone.
+        value = value.replace(tzinfo=UTC)
     return (value - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def _parse_time(text: str, name: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(f"{name} must be a time in ISO form, got {text!r}") from None
+
+
+def _check_field(name: str) -> None:
+    if name not in Span.__struct_fields__ and name not in ("start_time", "end_time"):
+        raise SettingsError(f"a span has no field {name!r}; known: {', '.join(DUMPED + _OWN)}")

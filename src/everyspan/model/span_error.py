@@ -21,12 +21,10 @@ def set_span_error(span: Span, error: BaseException, *, category: str | None = N
     """
     cancelled = is_cancellation(error)
     span.status = SpanStatus.CANCELED if cancelled else SpanStatus.ERROR
-    if category is None:
-        category = getattr(error, "error_category", None)
     entry = {
         "type": "CancelledError" if cancelled else type(error).__name__,
         "message": _message(error),
-        "category": category if category in CATEGORIES else "unknown",
+        "category": _category(error) if category is None else _known(category),
     }
     if span.data is None:
         span.data = {SPAN_ERROR_KEY: entry}
@@ -45,6 +43,20 @@ def is_cancellation(error: BaseException) -> bool:
     """True if the error is asyncio's cancellation; does not load asyncio."""
     exceptions = sys.modules.get("asyncio.exceptions")
     return exceptions is not None and isinstance(error, exceptions.CancelledError)
+
+
+def _category(error: BaseException) -> str:
+    try:
+        return _known(getattr(error, "error_category", None))
+    except Exception:
+        # The agent's own class; what it says of itself must not hide the error.
+        return "unknown"
+
+
+def _known(category: object) -> str:
+    # `str.__str__`, since an enumeration that is text prints its own name.
+    text = str.__str__(category) if isinstance(category, str) else ""
+    return text if text in CATEGORIES else "unknown"
 
 
 def _message(error: BaseException) -> str:

@@ -11,13 +11,14 @@ import binascii
 import hashlib
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
+CONTEXT_HEADERS = (TRACEPARENT, TRACESTATE)
 
 HEADER_BYTES_MAX = 8192
 STATE_MEMBERS_MAX = 32
@@ -75,13 +76,14 @@ def format_headers(parent: RemoteParent) -> dict[str, str]:
     return headers
 
 
-def parse_headers(headers: Mapping[Any, Any]) -> RemoteParent | None:
+def parse_headers(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> RemoteParent | None:
     """Return the parent that headers carry, None where they carry none that is valid (W1-W4)."""
     found: dict[str, list[str]] = {TRACEPARENT: [], TRACESTATE: []}
-    for name, value in headers.items():
+    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
         key = _text(name).lower()
         if key in found:
-            found[key] += [_text(v) for v in value] if isinstance(value, list) else [_text(value)]
+            values = value if isinstance(value, list | tuple) else (value,)
+            found[key] += map(_text, values)
     if len(found[TRACEPARENT]) != 1:
         return None
     match = _PARENT.fullmatch(found[TRACEPARENT][0].strip(" \t"))

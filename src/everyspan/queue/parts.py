@@ -3,7 +3,8 @@
 C1  Every END gets its part and its ordinal in it, from 1 without a hole.
 C2  The END after which no span of its part is open closes the part and carries the total.
 C3  An END whose START was elsewhere joins the open part of its trace, else is a part of its own.
-C4  At most `OPEN_SPANS_MAX` spans are remembered as open; beyond, the oldest is forgotten and
+C4  A span that begins again while it is open is the same span.
+C5  At most `OPEN_SPANS_MAX` spans are remembered as open; beyond, the oldest is forgotten and
     counted.
 
 Guarded by the queue's gate.
@@ -15,7 +16,7 @@ from itertools import count
 from typing import Any
 
 from everyspan.model.ids import new_id
-from everyspan.model.record import Part, SpanRecord
+from everyspan.model.record import Part, SpanRecord, text_ids
 from everyspan.model.span import Span
 
 OPEN_SPANS_MAX = 10_000
@@ -44,14 +45,19 @@ class Parts:
 
     def begin(self, span: Span, lanes: Any) -> Part:
         """Note that a span started; return its part."""
-        trace_id = span.trace_id
+        span_id, trace_id = text_ids(span)
         part = self._parts.get(trace_id)
+        known = self._open.get(span_id)
+        if known is not None:
+            if known[1] is part:
+                return part
+            self._forget(span_id)
         if part is None:
-            part = self._parts[trace_id] = self._new()
+            part = self._parts[trace_id] = self._new(trace_id)
         part.open += 1
         if len(self._open) >= OPEN_SPANS_MAX:
-            self._forget_oldest()
-        self._open[span.id] = (span, part, lanes)
+            self._forget(next(iter(self._open)))
+        self._open[span_id] = (span, part, lanes)
         return part
 
     def part_of(self, span_id: str) -> Part | None:
@@ -75,28 +81,27 @@ class Parts:
             part = entry[1]
             part.open -= 1
         else:
-            part = self._parts.get(record.trace_id) or self._new()
+            part = self._parts.get(record.trace_id) or self._new(record.trace_id)
         part.ended += 1
         record.part = part
         record.ordinal = part.ended
         if part.open == 0:
-            self._close(record.trace_id, part)
+            self._close(part)
             record.closes = True
         if span is not None:
             span._ended = (part, record.ordinal, record.closes, record.revision)
 
-    def _close(self, trace_id: str, part: Part) -> None:
+    def _close(self, part: Part) -> None:
         part.total = part.ended
-        if self._parts.get(trace_id) is part:
-            del self._parts[trace_id]
+        if self._parts.get(part.trace_id) is part:
+            del self._parts[part.trace_id]
 
-    def _forget_oldest(self) -> None:
-        key = next(iter(self._open))
-        span, part, _ = self._open.pop(key)
+    def _forget(self, span_id: str) -> None:
+        part = self._open.pop(span_id)[1]
         self.forgotten += 1
         part.open -= 1
         if part.open == 0:
-            self._close(span.trace_id, part)
+            self._close(part)
 
-    def _new(self) -> Part:
-        return Part(f"{self._producer}-{next(self._numbers)}")
+    def _new(self, trace_id: str) -> Part:
+        return Part(f"{self._producer}-{next(self._numbers)}", trace_id)
