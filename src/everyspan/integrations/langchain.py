@@ -65,6 +65,7 @@ _SHOWN_METADATA = (
     "ls_max_tokens",
 )
 _PLAIN_DEPTH_MAX = 4
+_ANSWERING = frozenset({"ai", "AIMessageChunk"})
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 Callback = TypeVar("Callback", bound=Callable[..., None])
@@ -581,8 +582,10 @@ def _message(message: BaseMessage) -> dict[str, Any]:
         shown["name"] = message.name
         shown["tool_call_id"] = message.tool_call_id
         shown["status"] = message.status
-    elif calls := getattr(message, "tool_calls", None):
-        shown["tool_calls"] = _tool_calls(calls)
+    elif kind in _ANSWERING:
+        message = cast("AIMessage", message)
+        if message.tool_calls:
+            shown["tool_calls"] = _tool_calls(message.tool_calls)
     return shown
 
 
