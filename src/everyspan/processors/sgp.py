@@ -9,6 +9,7 @@ S3  Nothing is kept between START and END (`trace:S1`).
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -311,7 +312,14 @@ def _valid(value: Any) -> str:
 
 def _timestamp(ns: int) -> str:
     """Return UTC with microseconds, `+00:00` at its end (`trace:S12`)."""
-    return (_EPOCH + timedelta(microseconds=ns // 1000)).isoformat(timespec="microseconds")
+    seconds, microseconds = divmod(ns // 1000, 1_000_000)
+    return f"{_second(seconds)}.{microseconds:06d}+00:00"
+
+
+@functools.lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    # Spans of one batch share few seconds; formatting one costs as much as the rest of the item.
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:-6]
 
 
 class _Refusal(msgspec.Struct):
