@@ -491,10 +491,18 @@ def _show_model(value: Any) -> Any:
         shown = value.model_dump(mode="json", warnings=False, exclude=too_big or None)
     except Exception:  # an override with other arguments, or a field pydantic cannot make JSON of
         serializer = type(value).__pydantic_serializer__
-        shown = serializer.to_python(value, mode="python", warnings=False, exclude=too_big or None)
+        shown = serializer.to_python(
+            value, mode="json", warnings=False, exclude=too_big or None, fallback=_atom
+        )
     if too_big and type(shown) is dict:
         shown.update(dict.fromkeys(too_big, mark("too big to dump")))
     return shown
+
+
+def _atom(value: object) -> object:
+    """Show in one text or number what pydantic cannot."""
+    shown = _show(value, items_max=0, bytes_max=REPR_CHARS_MAX)
+    return shown if type(shown) in _ATOMS else _label(type(value))
 
 
 def _is_small(value: Any) -> bool:
