@@ -229,7 +229,7 @@ def _parse(row: Setting, given: object, name: str) -> float | int:
     number = _to_number(given)
     if number is None or (row.whole and not number.is_integer()):
         kind = "a whole number" if row.whole else "a number"
-        raise SettingsError(f"{name} must be {kind} of at least {row.minimum:g}, got {given!r}")
+        raise SettingsError(f"{name} must be {kind} of at least {row.minimum}, got {given!r}")
     number = max(number, float(row.minimum))
     return int(number) if row.whole else number
 

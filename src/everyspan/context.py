@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from contextvars import ContextVar, Token
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,7 +19,13 @@ import msgspec
 
 from everyspan.errors import SettingsError
 from everyspan.model.span import Span
-from everyspan.model.w3c import CONTEXT_HEADERS, RemoteParent, format_headers, parse_headers
+from everyspan.model.w3c import (
+    CONTEXT_HEADERS,
+    Headers,
+    RemoteParent,
+    format_headers,
+    parse_headers,
+)
 
 logger = logging.getLogger("everyspan")
 
@@ -118,13 +124,13 @@ def inject(headers: MutableMapping[str, str]) -> MutableMapping[str, str]:
     return headers
 
 
-def extract(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> RemoteParent | None:
+def extract(headers: Headers | Iterable[tuple[Any, Any]]) -> RemoteParent | None:
     """Return the parent that a request's headers carry, for `span(parent=...)`.
 
     Names match in any case; names and values may be bytes, values lists. Invalid headers are None.
 
     Args:
-        headers: A mapping, or pairs as in an ASGI scope.
+        headers: A mapping or a message, or pairs as in an ASGI scope.
     """
     try:
         return parse_headers(headers)

@@ -11,8 +11,8 @@ import binascii
 import hashlib
 import re
 import uuid
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -29,6 +29,15 @@ _SPAN_HEX = re.compile(r"[0-9a-f]{16}")
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _MEMBER_KEY = re.compile(r"[a-z0-9][a-z0-9_\-*/@]{0,255}")
 _MEMBER_VALUE = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,256}")
+
+
+@runtime_checkable
+class Headers(Protocol):
+    """Headers of any framework: names and values, a name perhaps several times."""
+
+    def items(self) -> Iterable[tuple[Any, Any]]:
+        """Return the pairs."""
+        ...
 
 
 class RemoteParent(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,10 +85,10 @@ def format_headers(parent: RemoteParent) -> dict[str, str]:
     return headers
 
 
-def parse_headers(headers: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> RemoteParent | None:
+def parse_headers(headers: Headers | Iterable[tuple[Any, Any]]) -> RemoteParent | None:
     """Return the parent that headers carry, None where they carry none that is valid (W1-W4)."""
     found: dict[str, list[str]] = {TRACEPARENT: [], TRACESTATE: []}
-    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+    for name, value in headers.items() if isinstance(headers, Headers) else headers:
         key = _text(name).lower()
         if key in found:
             values = value if isinstance(value, list | tuple) else (value,)

@@ -1,0 +1,210 @@
+"""Settings: argument, environment, default, and what each does with nonsense."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+import everyspan
+from everyspan import config
+from everyspan.config import SETTINGS, Setting, load_environment, load_settings
+from everyspan.errors import SettingsError
+
+GARBAGE = ("x", "nan", "inf", "1e999", "0x10", "ten", "1,5", "--1")
+
+
+@pytest.fixture(autouse=True)
+def _forget_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "_warned", set())
+
+
+@pytest.fixture
+def nowhere() -> Iterator[None]:
+    yield
+    everyspan.set_tracing_processor_configs([])
+
+
+def rows(values: Sequence[Setting]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("row", values, ids=lambda row: row.name)
+
+
+@rows(SETTINGS)
+def test_an_argument_beats_the_environment_which_beats_the_default(row: Setting) -> None:
+    """trace:V1."""
+    low, high = row.minimum + 7, row.minimum + 9
+    assert getattr(load_settings({}), row.name) == row.default
+    assert getattr(load_settings({row.env: f" {low} "}), row.name) == low
+    assert getattr(load_settings({row.env: f"{low}"}, **{row.name: high}), row.name) == high
+
+
+@rows(SETTINGS)
+def test_a_number_below_the_minimum_is_raised_to_it(row: Setting) -> None:
+    """trace:V2."""
+    below = row.minimum - 1
+    assert getattr(load_settings({}, **{row.name: below}), row.name) == row.minimum
+    assert getattr(load_settings({row.env: f"{below}"}), row.name) == row.minimum
+
+
+@rows(SETTINGS)
+@pytest.mark.parametrize(
+    "garbage", [*GARBAGE, True, [], float("nan"), float("-inf"), pytest.param(10**310, id="huge")]
+)
+def test_a_bad_argument_raises_and_is_named(row: Setting, garbage: Any) -> None:
+    """trace:V3."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings({}, **{row.name: garbage})
+    text = str(caught.value)
+    assert text.startswith(f"{row.name} must be a ")
+    assert text.endswith(f"got {garbage!r}")
+    assert f"at least {row.minimum}, got" in text
+
+
+@rows(SETTINGS)
+def test_a_bad_environment_value_warns_once_in_the_same_words(
+    row: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    """trace:V3."""
+    for garbage in GARBAGE:
+        caplog.clear()
+        for _ in range(3):
+            assert getattr(load_settings({row.env: garbage}), row.name) == row.default
+        with pytest.raises(SettingsError) as caught:
+            load_settings({}, **{row.name: garbage})  # type: ignore[arg-type]
+        words = str(caught.value).replace(row.name, row.env, 1)
+        assert [record.message for record in caplog.records] == [f"{words}; using {row.default}"]
+        assert caplog.records[0].levelno == logging.WARNING
+
+
+@rows([row for row in SETTINGS if row.whole])
+def test_a_whole_number_is_not_cut(row: Setting) -> None:
+    with pytest.raises(SettingsError, match=f"{row.name} must be a whole number"):
+        load_settings({}, **{row.name: row.minimum + 0.5})
+    value = getattr(load_settings({}, **{row.name: row.minimum + 2.0}), row.name)
+    assert (value, type(value)) == (row.minimum + 2, int)
+
+
+@rows(SETTINGS)
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_empty_text_counts_as_unset(row: Setting, empty: str) -> None:
+    """trace:D21."""
+    assert getattr(load_settings({row.env: empty}), row.name) == row.default
+
+
+def test_an_unknown_setting_is_named() -> None:
+    with pytest.raises(SettingsError, match="unknown setting 'lingr_ms'; known: linger_ms, "):
+        load_settings({}, lingr_ms=5)
+
+
+@rows(SETTINGS)
+def test_every_setting_says_what_it_is(row: Setting) -> None:
+    assert row.help
+    assert row.unit
+    assert row.env.startswith(("AGENTEX_", "EVERYSPAN_"))
+
+
+def test_settings_are_the_environment_variables_of_the_original() -> None:
+    """trace §2."""
+    assert {row.env for row in SETTINGS if row.env.startswith("AGENTEX_")} == {
+        f"AGENTEX_SPAN_QUEUE_{name}"
+        for name in ("LINGER_MS", "BATCH_SIZE", "MAX_SIZE", "MAX_RETRIES", "CONCURRENCY")
+    }
+
+
+# -- switches
+
+
+@pytest.mark.parametrize(
+    ("environ", "disabled"),
+    [
+        ({}, False),
+        ({"EVERYSPAN_DISABLED": "1"}, True),
+        ({"EVERYSPAN_DISABLED": " Yes "}, True),
+        ({"EVERYSPAN_DISABLED": "0"}, False),
+        ({"EVERYSPAN_DISABLED": ""}, False),
+        ({"DISABLE_SCALE_TRACING": ""}, True),
+        ({"DISABLE_SCALE_TRACING": "0"}, True),
+        ({"OTEL_SDK_DISABLED": "TRUE"}, True),
+        ({"OTEL_SDK_DISABLED": "1"}, False),
+    ],
+)
+def test_what_switches_recording_off(environ: dict[str, str], disabled: bool) -> None:
+    """trace §2: DISABLE_SCALE_TRACING counts if it is set at all."""
+    assert load_environment(environ).disabled is disabled
+
+
+@pytest.mark.parametrize(
+    ("text", "skip"),
+    [
+        (None, True),
+        ("", True),
+        *((text, False) for text in ("0", "FALSE", "Off", " no ")),
+        *((text, True) for text in ("1", "true", "yes", "on", "anything")),
+    ],
+)
+def test_what_brings_starts_back(text: str | None, skip: bool) -> None:
+    """trace:S6."""
+    environ = {} if text is None else {"AGENTEX_TRACING_SKIP_SPAN_START": text}
+    assert load_environment(environ).skip_span_start is skip
+
+
+def test_switched_off_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch, nowhere: None) -> None:
+    monkeypatch.setenv("EVERYSPAN_DISABLED", "true")
+    memory = everyspan.InMemoryTracingProcessor()
+    everyspan.configure(memory)
+    with everyspan.span("x"):
+        pass
+    assert everyspan.flush(5)
+    assert memory.spans == []
+
+
+# -- configure
+
+
+def test_configure_refuses_a_bad_setting_and_keeps_what_was(nowhere: None) -> None:
+    memory = everyspan.InMemoryTracingProcessor()
+    everyspan.configure(memory, linger_ms=0)
+    with pytest.raises(SettingsError, match="linger_ms must be a number of at least 0, got 'x'"):
+        everyspan.configure(linger_ms="x")  # type: ignore[arg-type]
+    with everyspan.span("still recorded"):
+        pass
+    assert everyspan.flush(5)
+    assert [span.name for span in memory.spans] == ["still recorded"]
+
+
+@pytest.mark.parametrize("destination", [5, "", object(), everyspan.InMemoryTracingProcessor])
+def test_configure_refuses_what_is_no_destination(destination: Any, nowhere: None) -> None:
+    with pytest.raises(SettingsError, match="a destination must"):
+        everyspan.configure(destination)
+
+
+def test_configure_has_no_other_settings() -> None:
+    with pytest.raises(TypeError, match="lingr_ms"):
+        everyspan.configure(lingr_ms=5)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("call", [everyspan.flush, everyspan.shutdown])
+@pytest.mark.parametrize("timeout", ["x", -1, float("nan"), None, True])
+def test_a_bad_timeout_is_named(call: Any, timeout: Any) -> None:
+    with pytest.raises(SettingsError) as caught:
+        call(timeout)
+    assert (
+        str(caught.value) == f"timeout must be a number of seconds of at least 0, got {timeout!r}"
+    )
+
+
+def test_a_bad_environment_does_not_stop_configure(
+    monkeypatch: pytest.MonkeyPatch, nowhere: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    for row in SETTINGS:
+        monkeypatch.setenv(row.env, "garbage")
+    memory = everyspan.InMemoryTracingProcessor()
+    everyspan.configure(memory)
+    everyspan.configure(memory)
+    with everyspan.span("x"):
+        pass
+    assert everyspan.flush(5)
+    assert [span.name for span in memory.spans] == ["x"]
+    assert len(caplog.records) == len(SETTINGS)

@@ -1,0 +1,60 @@
+"""`import everyspan`: what it offers is what loads, and what the type checker sees."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import everyspan
+
+SOURCE = Path(everyspan.__file__)
+
+
+@pytest.mark.parametrize("name", everyspan.__all__)
+def test_every_public_name_loads(name: str) -> None:
+    value = getattr(everyspan, name)
+    home = everyspan._HOME_OF[name]
+    assert value is getattr(importlib.import_module(home), name)
+
+
+def test_all_is_what_can_be_loaded() -> None:
+    assert sorted(everyspan.__all__) == sorted(everyspan._HOME_OF) == dir(everyspan)
+    assert len(set(everyspan.__all__)) == len(everyspan.__all__)
+
+
+def test_the_type_checker_sees_what_loads() -> None:
+    """P10: names are loaded when first used, so they are written twice."""
+    tree = ast.parse(SOURCE.read_text(encoding="utf-8"))
+    (block,) = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    seen = {
+        node.module: tuple(alias.name for alias in node.names)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert seen == everyspan._HOMES
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'spam'"):
+        everyspan.spam  # noqa: B018
+    with pytest.raises(ImportError):
+        from everyspan import spam  # noqa: F401
+
+
+def test_the_version_is_the_packages() -> None:
+    assert everyspan.__version__ == metadata.version("everyspan")
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    for name in everyspan.__all__:
+        value = getattr(everyspan, name)
+        if callable(value):
+            assert value.__doc__, name
