@@ -87,8 +87,8 @@ class Backlog:
         self._bytes = 0
         # In order of their age, since the delay is the same for all.
         self._delayed: dict[SpanKey, SpanRecord] = {}
-        # Spans with a START that waits, is parked or is in flight.
-        self._unsettled: set[SpanKey] = set()
+        # How many STARTs of a span wait, are parked or in flight: one, as a rule.
+        self._unsettled: dict[SpanKey, int] = {}
         self._held: dict[SpanKey, list[SpanRecord]] = {}
         self._parked: list[Batch] = []
 
@@ -98,9 +98,7 @@ class Backlog:
         """Take a START, which waits for `start_delay_s` first; return the STARTs it replaces."""
         key = _key(record)
         if self.wants_every_start or not self.start_delay_s:
-            self._unsettled.add(key)
-            self._starts.append(record)
-            self._bytes += record.size_bytes
+            self._admit(record)
             return []
         # Taken out first: a replaced entry would keep its place in the order of age.
         replaced = self._delayed.pop(key, None)
@@ -110,9 +108,7 @@ class Backlog:
     def add_abandoned(self, record: SpanRecord) -> list[SpanRecord]:
         """Take the START of a span that will not end here; return the STARTs it replaces."""
         needless = self._forget_start(_key(record))
-        self._unsettled.add(_key(record))
-        self._starts.append(record)
-        self._bytes += record.size_bytes
+        self._admit(record)
         return needless
 
     def add_end(self, record: SpanRecord) -> list[SpanRecord]:
@@ -146,8 +142,8 @@ class Backlog:
         freed: list[SpanRecord] = []
         for start in starts:
             key = _key(start)
-            self._unsettled.discard(key)
-            freed += self._held.pop(key, ())
+            if self._is_settled_with(key):
+                freed += self._held.pop(key, ())
         if not freed:
             return
         self._bytes += sum(end.size_bytes for end in freed)
@@ -206,10 +202,7 @@ class Backlog:
 
     def due_in_s(self, now_s: float, *, hurry: bool = False) -> float | None:
         """Return how long nothing will be due, unless something comes in; None for ever."""
-        due_s = [
-            min(batch.due_s, min(record.offered_s for record in batch.records) + self.max_age_s)
-            for batch in self._parked
-        ]
+        due_s = [batch.due_s for batch in self._parked]
         if self._delayed:
             assert self.start_delay_s is not None
             due_s.append(next(iter(self._delayed.values())).offered_s + self.start_delay_s)
@@ -217,8 +210,18 @@ class Backlog:
             if waiting:
                 if self._is_due(now_s, hurry=hurry):
                     return 0.0
-                due_s.append(waiting[0].offered_s + min(self.linger_s, self.max_age_s))
-        return max(0.0, min(due_s) - now_s) if due_s else None
+                due_s.append(waiting[0].offered_s + self.linger_s)
+        if not due_s:
+            return None
+        due_in_s = max(0.0, min(due_s) - now_s)
+        expires_in_s = self.expires_in_s(now_s)
+        return due_in_s if expires_in_s is None else min(due_in_s, expires_in_s)
+
+    def expires_in_s(self, now_s: float) -> float | None:
+        """Return how long nothing that may be sent will be too old; None if nothing may."""
+        oldest_s = [waiting[0].offered_s for waiting in (self._starts, self._ends) if waiting]
+        oldest_s += [record.offered_s for batch in self._parked for record in batch.records]
+        return max(0.0, min(oldest_s) + self.max_age_s - now_s) if oldest_s else None
 
     # -- looking
 
@@ -274,7 +277,7 @@ class Backlog:
                     batch.starts.remove(start)
                     if not len(batch):
                         self._parked.remove(batch)
-                    self._unsettled.discard(key)
+                    self._is_settled_with(key)
                     return [start]
         return []
 
@@ -285,9 +288,20 @@ class Backlog:
             if start.offered_s + self.start_delay_s > now_s:
                 return
             del self._delayed[key]
-            self._unsettled.add(key)
-            self._starts.append(start)
-            self._bytes += start.size_bytes
+            self._admit(start)
+
+    def _admit(self, start: SpanRecord) -> None:
+        key = _key(start)
+        self._unsettled[key] = self._unsettled.get(key, 0) + 1
+        self._starts.append(start)
+        self._bytes += start.size_bytes
+
+    def _is_settled_with(self, key: SpanKey) -> bool:
+        """Count one START less; True if that was the last of its span."""
+        left = self._unsettled.pop(key, 1) - 1
+        if left:
+            self._unsettled[key] = left
+        return not left
 
     def _is_due(self, now_s: float, *, hurry: bool) -> bool:
         if not self._starts and not self._ends:

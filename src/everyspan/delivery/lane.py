@@ -288,16 +288,15 @@ class Lane:
         for record in self._backlog.take_expired(now_s):
             self._lose(record, "expired", self.account.drop)
         if len(self._in_flight) >= self._limiter.limit:
-            # An answer will wake us.
-            return None, None, AWAKE_S
-        hurry = self.hurries > 0
+            # An answer will wake us, if one comes before what waits is too old.
+            return None, self._backlog.expires_in_s(now_s), AWAKE_S
         if now_s < self._paused_until_s:
-            # Spans may grow too old during a long pause.
-            due_s = self._backlog.due_in_s(now_s, hurry=hurry)
             pause_s = self._paused_until_s - now_s
-            if due_s is not None:
-                pause_s = min(pause_s, max(1.0, self._settings.max_age_s / 10))
+            expires_in_s = self._backlog.expires_in_s(now_s)
+            if expires_in_s is not None:
+                pause_s = min(pause_s, expires_in_s)
             return None, pause_s, AWAKE_S
+        hurry = self.hurries > 0
         batch = self._backlog.take(now_s, hurry=hurry)
         if batch is None:
             sleep_s = self._backlog.due_in_s(now_s, hurry=hurry)
@@ -445,7 +444,8 @@ class Lane:
         if self.exporter.is_foreign:
             return classify(error)
         # A defect of ours that some span brought to light: the others of its batch shall not pay.
-        return BatchRefusedError(repr(error), reason=type(error).__name__)
+        meaning = classify(error)
+        return BatchRefusedError(str(meaning), reason=meaning.reason)
 
     def _hand_back(self, batch: Batch) -> None:
         now_s = self._clock.monotonic()
@@ -475,10 +475,15 @@ def is_from_outside(error: BaseException) -> bool:
 
 def classify(error: BaseException) -> ExportError:
     """Return what an exception that is not ours means (`trace:Q25`)."""
-    status = getattr(error, "status_code", None)
-    if status in FOREIGN_RETRYABLE_STATUSES:
-        return RetryableExportError(str(error), reason=f"http {status}", status=status)
-    return PermanentExportError(repr(error), reason=type(error).__name__)
+    kind = type(error).__name__
+    try:
+        status, text = getattr(error, "status_code", None), repr(error)
+    except Exception:
+        # Foreign code to the last: its errors may not even be readable.
+        status, text = None, kind
+    if isinstance(status, int) and status in FOREIGN_RETRYABLE_STATUSES:
+        return RetryableExportError(text, reason=f"http {int(status)}", status=int(status))
+    return PermanentExportError(text, reason=kind)
 
 
 def _warn_of_loss(name: str, reason: str) -> None:
