@@ -124,3 +124,28 @@ def test_bad_option_is_exit_code_2(option: str) -> None:
     done = run_demo(option)
     assert done.returncode == 2
     assert option.partition("=")[0] in done.stderr
+
+
+def test_tracing_switched_off_is_one_line() -> None:
+    done = run_demo(EVERYSPAN_DISABLED="1")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "everyspan: the demo needs tracing on; unset EVERYSPAN_DISABLED, DISABLE_SCALE_TRACING "
+        "and OTEL_SDK_DISABLED\n"
+    )
+
+
+def test_spans_that_were_dropped_are_named_with_their_reason() -> None:
+    """D1: what everyspan says of a loss and what the script counted agree."""
+    done = run_demo(
+        "--json",
+        "--seconds=0.5",
+        AGENTEX_SPAN_QUEUE_MAX_SIZE="10",
+        AGENTEX_SPAN_QUEUE_LINGER_MS="2000",
+    )
+    assert done.returncode == 1
+    result = json.loads(done.stdout)
+    dropped = sum(result["dropped"].values())
+    assert 0 < dropped == result["spans_counted"] - result["spans_read_back"]
+    _, *reasons = result["findings"]
+    assert reasons == [f"{dropped} spans dropped: queue full"]

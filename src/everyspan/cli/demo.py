@@ -31,6 +31,7 @@ from everyspan.cli.text import duration, plural
 from everyspan.errors import EverySpanError
 
 if TYPE_CHECKING:
+    from everyspan import DestinationStats
     from everyspan.cli.demo_agent import Counter
 
 WORKERS = 32
@@ -98,7 +99,7 @@ def run(
             there what the audit has to find.
 
     Raises:
-        DemoError: The server did not start.
+        DemoError: The server did not start, or tracing is switched off.
     """
     import everyspan
     from everyspan.cli.demo_agent import Agent, Counter
@@ -121,10 +122,15 @@ def run(
                 )
             )
         )
+        if not everyspan.stats().destinations:
+            raise DemoError(
+                "the demo needs tracing on; unset EVERYSPAN_DISABLED, DISABLE_SCALE_TRACING "
+                "and OTEL_SDK_DISABLED"
+            )
         agent = Agent(counter)
         with _progress(counter, out):
             load_s = _load(agent.handle, requests=requests, rate=rate)
-            everyspan.flush(timeout=FLUSH_TIMEOUT_S)
+            left = everyspan.flush(timeout=FLUSH_TIMEOUT_S).left
         books = everyspan.stats().destinations[0]
         before_reading(store)
         stored = _read_back(url)
@@ -132,6 +138,7 @@ def run(
     return Result(
         counter=counter,
         books=books,
+        left=dict(pair for reasons in left.values() for pair in reasons.items()),
         stored=stored,
         store=store,
         requests=requests,
@@ -146,7 +153,8 @@ class Result:
     """What the demo saw: the script's own count, the books, and what was read back."""
 
     counter: Counter
-    books: Any
+    books: DestinationStats
+    left: dict[str, int]
     stored: list[dict[str, Any]]
     store: Path
     requests: int
@@ -205,8 +213,15 @@ class Result:
                 shown = ", ".join(sorted(ids)[:5])
                 more = f" and {len(ids) - 5:,} more" if len(ids) > 5 else ""
                 yield f"{plural(len(ids), 'span')} {words}: {shown}{more}"
-        for words, reasons in (("dropped", books.dropped), ("rejected", books.rejected)):
+        for words, reasons in (
+            ("dropped", books.dropped),
+            ("rejected", books.rejected),
+            ("not delivered in time", self.left),
+        ):
             for reason, spans in reasons.items():
+                if reasons is self.left and reason in {*books.dropped, *books.rejected}:
+                    # A flush tells again of what was lost before it.
+                    continue
                 yield f"{plural(spans, 'span')} {words}: {reason}"
         if books.residual:
             yield f"the books do not add up: residual {books.residual}"
