@@ -123,10 +123,19 @@ def freeze_span(
         if type_ is None:
             type_ = dict.get(data, SPAN_TYPE_KEY)
         error = _error(dict.get(data, SPAN_ERROR_KEY))
-        if error is not None and status == SpanStatus.SUCCESS:
-            status = SpanStatus.ERROR
+    if type(status) is not SpanStatus:
+        status = _status(status)
+    if error is not None and status == SpanStatus.SUCCESS:
+        status = SpanStatus.ERROR
     if type_ is not None and not isinstance(type_, str):
         type_ = _short(type_)
+    parent_id, task_id, group_id = span.parent_id, span.task_id, span.group_id
+    if parent_id is not None and type(parent_id) is not str:
+        parent_id = _short(parent_id)
+    if task_id is not None and type(task_id) is not str:
+        task_id = _short(task_id)
+    if group_id is not None and type(group_id) is not str:
+        group_id = _short(group_id)
     input_ = None if span.input is None else freeze(span.input)
     output = None if span.output is None or not is_end else freeze(span.output)
     data_ = None if data is None else freeze(data)
@@ -151,7 +160,7 @@ def freeze_span(
         is_end,
         id_,
         trace_id,
-        span.parent_id,
+        parent_id,
         name,
         start_ns,
         end_ns,
@@ -160,8 +169,8 @@ def freeze_span(
         data_,
         status,
         type_,
-        span.task_id,
-        span.group_id,
+        task_id,
+        group_id,
         error,
         size,
         offered_s,
@@ -176,6 +185,14 @@ def text_ids(span: Span) -> tuple[str, str]:
     if type(id_) is type(trace_id) is str:
         return id_, trace_id
     return _short(id_), _short(trace_id)
+
+
+def _status(value: Any) -> SpanStatus:
+    """Return the status meant, SUCCESS where none is: any other text costs the span (`sgp` §3)."""
+    try:
+        return SpanStatus(_short(value).upper())
+    except ValueError:
+        return SpanStatus.SUCCESS
 
 
 def _valid_ns(value: Any, other: Any) -> int:
