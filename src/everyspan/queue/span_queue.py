@@ -194,14 +194,22 @@ class AsyncSpanQueue:
         """Return the lane of a processor, made at the first call for it."""
         key = id(processor)
         lane = self._lanes.get(key)
-        if lane is None:
-            # `processor` is kept too, so that its address stays its own.
-            with self._gate:
-                lane = self._lanes.get(key)
-                if lane is None:
-                    lane = self._lanes[key] = self._new_lane(processor)
-                    self._processors[key] = processor
-        return lane
+        if lane is not None:
+            return lane
+        # Where this thread is inside already, no other is.
+        entered = self._gate.enter()
+        try:
+            lane = self._lanes.get(key)
+            if lane is None:
+                lane = self._new_lane(processor)
+                # `processor` is kept too, so that its address stays its own.
+                self._processors[key] = processor
+                # A new dict: whoever is inside may be going through the old one.
+                self._lanes = {**self._lanes, key: lane}
+            return lane
+        finally:
+            if entered:
+                self._gate.leave()
 
     # -- looking
 
