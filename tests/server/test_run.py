@@ -70,7 +70,8 @@ def test_a_second_signal_does_not_wait_for_a_stalled_request(tmp_path: Path) -> 
     """R3: and the first waits for it a bounded time."""
     for signals in (1, 2):
         server = ServerProcess(
-            tmp_path / "spans.db", prelude="sys.modules['everyspan.server.run'].STOP_TIME_MAX_S = 1"
+            tmp_path / "spans.db",
+            prelude="sys.modules['everyspan.server.run'].STOP_TIME_MAX_S = 0.2",
         )
         host, _, port = server.base_url.removeprefix("http://").partition(":")
         with socket.create_connection((host, int(port))) as stalled:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from everyspan.errors import RequestError
-from everyspan.server import sgp_codec
+from everyspan.server import sgp_reply, sgp_search, sgp_spans
 from everyspan.server.body import Bodies
 from everyspan.server.problem import Detail, InvalidRequestError
 from everyspan.server.row import SpanRow
@@ -41,16 +41,16 @@ class _Spans:
     async def create(self, request: Request) -> Response:
         """POST /v5/spans: insert or complete one span."""
         async with self._bodies.read(request) as body:
-            row = sgp_codec.decode_create(body, _account(request))
+            row = sgp_spans.decode_create(body, _account(request))
             stored = await self._upsert([row], lambda loc: ("body", *loc[1:]))
-        return _json(sgp_codec.encode_span(stored[0]))
+        return _json(sgp_reply.encode_span(stored[0]))
 
     async def write_batch(self, request: Request) -> Response:
         """POST and PUT /v5/spans/batch: insert or complete up to 1,000 spans, all or none."""
         async with self._bodies.read(request) as body:
-            rows = sgp_codec.decode_batch(body, _account(request))
+            rows = sgp_spans.decode_batch(body, _account(request))
             stored = await self._upsert(rows, lambda loc: ("body", "items", *loc))
-        return _json(sgp_codec.encode_list(stored))
+        return _json(sgp_reply.encode_list(stored))
 
     async def retrieve(self, request: Request) -> Response:
         """GET /v5/spans/{id}: the most recently written span with this id."""
@@ -60,7 +60,7 @@ class _Spans:
     async def update(self, request: Request) -> Response:
         """PATCH /v5/spans/{id}: change the fields given."""
         async with self._bodies.read(request) as body:
-            patch = sgp_codec.decode_patch(body)
+            patch = sgp_spans.decode_patch(body)
             span_id = request.path_params["span_id"]
             try:
                 row = await self._store.patch(_account(request), span_id, patch)
@@ -78,8 +78,8 @@ class _Spans:
             )
             raise InvalidRequestError(422, [detail])
         async with self._bodies.read(request) as body:
-            query = sgp_codec.decode_search(body, request.query_params, _account(request))
-        takes_partial = sgp_codec.reads_partial_results(request.query_params)
+            query = sgp_search.decode_search(body, request.query_params, _account(request))
+        takes_partial = sgp_search.reads_partial_results(request.query_params)
         page = await self._store.search(query)
         if page.stopped is not None and not takes_partial:
             if page.stopped == "bytes":
@@ -95,7 +95,7 @@ class _Spans:
                 f"the search took longer than {query.time_max_s:g} s;"
                 " narrow it, or send allow_partial_results=true",
             )
-        return _json(sgp_codec.encode_page(page, query))
+        return _json(sgp_reply.encode_page(page, query))
 
     async def _upsert(
         self,
@@ -127,7 +127,7 @@ def _account(request: Request) -> str:
 def _span_or_404(row: SpanRow | None) -> Response:
     if row is None:
         raise RequestError(404, "SPAN_NOT_FOUND", "no span has this id")
-    return _json(sgp_codec.encode_span(row))
+    return _json(sgp_reply.encode_span(row))
 
 
 def _json(body: bytes) -> Response:

@@ -221,6 +221,17 @@ class StoreContract:
         assert refused == list(range(0, 30, 3))
         assert len(await ids(store)) == 20
 
+    async def test_a_call_that_fails_while_it_writes_leaves_nothing(self, store: Store) -> None:
+        """S2, P5: the second row cannot be written at all; calls beside it are not touched."""
+        results = await asyncio.gather(
+            store.upsert([make_row(id="before")]),
+            store.upsert([make_row(id="first"), make_row(id="second", name="\ud800")]),
+            store.upsert([make_row(id="after")]),
+            return_exceptions=True,
+        )
+        assert [isinstance(result, Exception) for result in results] == [False, True, False]
+        assert sorted(await ids(store)) == ["after", "before"]
+
     async def test_a_deep_chain_sent_leaf_first_is_stored(self, store: Store) -> None:
         chain = [make_row(id=f"{n:04}", parent_id=f"{n + 1:04}") for n in range(1_500)]
         for start in range(0, 1_500, 500):

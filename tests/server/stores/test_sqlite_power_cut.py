@@ -20,7 +20,7 @@ from tests.server.stores.recording_disk import Disk
 
 CUTS = 200
 WORKERS = 6
-CALLS = 100
+CALLS = 60
 """Calls a worker makes; every second one completes the spans of the one before."""
 
 

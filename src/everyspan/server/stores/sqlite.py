@@ -241,8 +241,8 @@ class _Writer:
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._calls: deque[_Call] = deque()
-        self._unanswered = 0
-        self._unanswered_bytes = 0
+        self._uncommitted = 0
+        self._uncommitted_bytes = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="everyspan-writer", daemon=True)
         self._thread.start()
@@ -253,20 +253,20 @@ class _Writer:
             if self._closing:
                 raise StoreError("the store is closed")
             # A single call over the bound passes when nothing waits, or it never could.
-            full = self._unanswered and self._unanswered_bytes + size > self._bytes_max
-            if full or self._unanswered >= WAITING_CALLS_MAX:
+            full = self._uncommitted and self._uncommitted_bytes + size > self._bytes_max
+            if full or self._uncommitted >= WAITING_CALLS_MAX:
                 raise StoreBusyError(
-                    f"{self._unanswered} writes wait for the disk", retry_after_s=1.0
+                    f"{self._uncommitted} writes wait for the disk", retry_after_s=1.0
                 )
             self._calls.append(call)
-            self._unanswered += 1
-            self._unanswered_bytes += size
+            self._uncommitted += 1
+            self._uncommitted_bytes += size
             self._wake.notify()
         return await call.future
 
     def waiting(self) -> tuple[int, int]:
         with self._lock:
-            return self._unanswered, self._unanswered_bytes
+            return self._uncommitted, self._uncommitted_bytes
 
     def is_alive(self) -> bool:
         return self._thread.is_alive()
@@ -286,10 +286,10 @@ class _Writer:
                 _log.error("the store's writer failed: %s", type(error).__name__)
                 for call in calls:
                     call.error = call.error or error
-            _answer(calls)
             with self._lock:
-                self._unanswered -= len(calls)
-                self._unanswered_bytes -= sum(call.bytes for call in calls)
+                self._uncommitted -= len(calls)
+                self._uncommitted_bytes -= sum(call.bytes for call in calls)
+            _answer(calls)
         self._connection.close()
 
     def _next_calls(self) -> list[_Call]:
@@ -318,15 +318,16 @@ class _Writer:
                 except Exception as error:
                     if not connection.in_transaction:
                         raise  # SQLite gave the whole transaction up: a full disk, a read error.
-                    call.error = error
+                    call.error = _store_error(error) if isinstance(error, apsw.Error) else error
                     connection.execute("ROLLBACK TO call")
                 connection.execute("RELEASE call")
             connection.execute("COMMIT")
         except apsw.Error as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
             for call in calls:
                 call.error = _store_error(error)
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
 
 class _Readers:
