@@ -295,7 +295,7 @@ class Result:
         if spans:
             print_text(render_tree(spans, now_s=time.time()))
             print()
-        command = "everyspan" if shutil.which("everyspan") else f"{sys.executable} -m everyspan"
+        command = _command()
         print("Next, with the spans of this run, which are kept:")
         print(f"  {command} serve --store {self.store}")
         print(f"  {command} traces show {trace_id}")
@@ -304,6 +304,18 @@ class Result:
             print(f"OK: all {len(counter.span_ids):,} spans accounted for.")
         for finding in self.findings:
             print(f"MISSING: {finding}")
+
+
+def _command() -> str:
+    """How to start everyspan from here: by name, by its path, or as a module."""
+    if shutil.which("everyspan"):
+        return "everyspan"
+    script = Path(sys.executable).with_name("everyspan")
+    if not script.exists():
+        return f"{sys.executable} -m everyspan"
+    with contextlib.suppress(ValueError):
+        script = script.relative_to(Path.cwd())
+    return str(script)
 
 
 @contextlib.contextmanager
