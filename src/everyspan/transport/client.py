@@ -59,7 +59,7 @@ class HttpClients:
         loop = asyncio.get_running_loop()
         client = self.client(loop)
         if loop not in self._closers:
-            closer = self._closers[loop] = _close_at_the_end(client)
+            closer = self._closers[loop] = self._close_at_the_end(client)
             await closer.__anext__()
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -143,12 +143,15 @@ class HttpClients:
             self._ports.add(port)
             self.connections += 1
 
-
-async def _close_at_the_end(client: httpx2.AsyncClient) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        await client.aclose()
+    async def _close_at_the_end(self, client: httpx2.AsyncClient) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            # Both refer to their loop, even now, and so would keep their entries for ever.
+            loop = asyncio.get_running_loop()
+            self._clients.pop(loop, None)
+            self._closers.pop(loop, None)
+            await client.aclose()
 
 
 @functools.cache
