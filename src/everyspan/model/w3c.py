@@ -28,7 +28,7 @@ _TRACE_HEX = re.compile(r"[0-9a-f]{32}")
 _SPAN_HEX = re.compile(r"[0-9a-f]{16}")
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _MEMBER_KEY = re.compile(r"[a-z0-9][a-z0-9_\-*/@]{0,255}")
-_MEMBER_VALUE = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,256}")
+_MEMBER_VALUE = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256}")
 
 
 @runtime_checkable
