@@ -19,10 +19,10 @@ import click
 import httpx2
 import pytest
 from click.testing import CliRunner, Result
-from tests.cli.spans import T0_S, Span, make_span, make_trace
-from tests.serving import serving
 
 from everyspan.cli.app import COMMANDS, app
+from tests.cli.spans import T0_S, Span, make_span, make_trace
+from tests.serving import serving
 
 SIGNS = "✓◐◔✕?–"
 

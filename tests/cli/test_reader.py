@@ -7,9 +7,9 @@ import socket
 from typing import Any
 
 import pytest
-from tests.cli.fakes import Asked, Reply, scripted_server
 
 from everyspan.cli.reader import ReaderError, SpanReader
+from tests.cli.fakes import Asked, Reply, scripted_server
 
 
 def read(url: str, *, key: str | None = None, account: str | None = None) -> list[dict[str, Any]]:

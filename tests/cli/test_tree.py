@@ -9,9 +9,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from tests.cli.spans import T0_S, Span, make_span, make_trace
 
 from everyspan.cli.tree import INDENT_LEVELS_MAX, render_tree
+from tests.cli.spans import T0_S, Span, make_span, make_trace
 
 NOW_S = T0_S + 10_000
 
