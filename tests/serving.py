@@ -29,34 +29,43 @@ class ServerProcess:
 
     def __init__(self, store_path: Path, *, port: int = 0, prelude: str = "") -> None:
         self.store_path = store_path
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # As long as the process.
         self.process = subprocess.Popen(
             [sys.executable, "-c", _SCRIPT.format(prelude=prelude), str(store_path), str(port)],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            # A file: nobody reads while the server runs, and a full pipe would stop it.
+            stderr=self._errors,
             text=True,
         )
         assert self.process.stdout is not None
         self.base_url = self.process.stdout.readline().strip()
         if not self.base_url:
-            _, errors = self.process.communicate()
-            raise RuntimeError(f"the server did not start:\n{errors}")
+            self.process.communicate()
+            raise RuntimeError(f"the server did not start:\n{self._read_errors()}")
 
     def kill(self) -> None:
         """End it as a power button would, as far as this machine allows: SIGKILL."""
         self.process.kill()
         self.process.communicate()
+        self._errors.close()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> str:
         """End it in order; return what it wrote to stderr."""
         self.process.send_signal(number)
         try:
-            _, errors = self.process.communicate(timeout=_STOP_TIME_MAX_S)
+            self.process.communicate(timeout=_STOP_TIME_MAX_S)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
+        errors = self._read_errors()
         if self.process.returncode != 0:
             raise RuntimeError(f"the server ended with {self.process.returncode}:\n{errors}")
         return errors
+
+    def _read_errors(self) -> str:
+        with self._errors as errors:
+            errors.seek(0)
+            return errors.read()
 
 
 @contextmanager
@@ -71,5 +80,4 @@ def serving(store_path: str | Path | None = None) -> Iterator[str]:
         try:
             yield server.base_url
         finally:
-            if server.process.poll() is None:
-                server.stop()
+            server.stop()
