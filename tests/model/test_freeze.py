@@ -719,7 +719,6 @@ SHELLS: list[Callable[[Any], object]] = [
     lambda value: types.SimpleNamespace(value=value),
     lambda value: types.MappingProxyType({"k": value}),
     lambda value: Sequence([value]),
-    lambda value: np.array([value, None], dtype=object),
 ]
 anything: st.SearchStrategy[Recipe] = st.recursive(
     leaves,

@@ -471,7 +471,7 @@ def _show_by_shape(value: Any, bases: tuple[type, ...], names: set[str]) -> Any:
         module = _module(base)
         if module == "numpy":
             return _show_numpy(value, base)
-        if module.startswith("pandas."):
+        if module == "pandas" or module.startswith("pandas."):
             return _show_pandas(value, base)
     if "__pydantic_serializer__" in names and "model_dump" in names:
         return _show_model(value)
@@ -674,9 +674,13 @@ def _show_raw(value: Any, items_max: int, bytes_max: int) -> Any:
     return msgspec.json.decode(bytes(value))
 
 
-def _show_text(value: Any, items_max: int, bytes_max: int) -> str:
+def _show_text(value: Any, items_max: int, bytes_max: int) -> str | _Cut:
     # The characters themselves: str() would ask a subclass, whose answer may be anything.
-    return "".join((str.__getitem__(value, slice(None)),))
+    total = str.__len__(value)
+    if total <= bytes_max:
+        return str.__getitem__(value, slice(None))
+    kept = max(0, bytes_max - _MARK_BYTES) // 6  # what fits if every character is escaped
+    return _Cut(str.__getitem__(value, slice(kept)) + mark(f"{total - kept} characters cut"))
 
 
 def _show_function(value: Any, items_max: int, bytes_max: int) -> str:
@@ -687,8 +691,8 @@ def _show_exception(value: Any, items_max: int, bytes_max: int) -> str:
     return _bounded(f"{_name(type(value))}: {value}")
 
 
-def _show_time(kind: Any, value: Any, items_max: int, bytes_max: int) -> str:
-    text: str = kind.isoformat(value)
+def _show_time(value: Any, items_max: int, bytes_max: int) -> str:
+    text: str = value.isoformat()
     return text[:-6] + "Z" if text.endswith("+00:00") else text
 
 
@@ -766,9 +770,9 @@ _handlers: Final[dict[type, _Handler]] = {
     float: _shown_as(float.__float__),
     bytes: functools.partial(_show_bytes, bytes),
     bytearray: functools.partial(_show_bytes, bytearray),
-    datetime.datetime: functools.partial(_show_time, datetime.datetime),
-    datetime.date: _shown_as(datetime.date.isoformat),
-    datetime.time: functools.partial(_show_time, datetime.time),
+    datetime.datetime: _show_time,
+    datetime.date: _show_time,
+    datetime.time: _show_time,
     datetime.timedelta: _show_timedelta,
     decimal.Decimal: _shown_as(decimal.Decimal.__str__),
     deque: functools.partial(_show_taken, deque),
