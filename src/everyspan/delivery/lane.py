@@ -391,10 +391,13 @@ class Lane:
             self._wake_up.set()
 
     def _stop_here(self, loop: asyncio.AbstractEventLoop) -> None:
-        for task in [*self._tasks]:
-            if task.get_loop() is loop:
-                task.cancel()
+        for task in self.tasks_on(loop):
+            task.cancel()
         self._spawn(self.exporter.close())
+
+    def tasks_on(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[None]]:
+        """Return the lane's unfinished tasks on a loop."""
+        return [task for task in [*self._tasks] if task.get_loop() is loop]
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -6,6 +6,7 @@ F2  What it raises is reported for each span, never swallowed (`trace:I2`, D7).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from everyspan.delivery.backlog import Batch
@@ -20,6 +21,8 @@ from everyspan.processors.base import (
     call_each,
 )
 
+logger = logging.getLogger("everyspan")
+
 
 class ForeignExporter:
     """See the module text."""
@@ -32,6 +35,7 @@ class ForeignExporter:
     def __init__(self, processor: Processor) -> None:
         self.name = type(processor).__name__
         self._processor = processor
+        self._is_shut_down = False
 
     async def export(self, batch: Batch) -> Mapping[int, ExportError]:
         """Hand the batch to the processor; see `Exporter`."""
@@ -44,11 +48,19 @@ class ForeignExporter:
         return 0
 
     async def close(self) -> None:
-        """Shut the processor down."""
-        if isinstance(self._processor, SyncTracingProcessor):
-            self._processor.shutdown()
-        else:
-            await self._processor.shutdown()
+        """Shut the processor down, once."""
+        if self._is_shut_down:
+            return
+        self._is_shut_down = True
+        try:
+            if isinstance(self._processor, SyncTracingProcessor):
+                self._processor.shutdown()
+            else:
+                await self._processor.shutdown()
+        except BaseException as error:
+            if is_from_outside(error):
+                raise
+            logger.exception("%s failed to shut down", self.name)
 
     async def _hand_over(
         self, event: SpanEventType, records: list[SpanRecord], offset: int

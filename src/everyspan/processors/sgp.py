@@ -21,7 +21,13 @@ import msgspec
 
 from everyspan.config import load_environment, load_settings
 from everyspan.delivery.backlog import Batch
-from everyspan.errors import BatchRefusedError, ExportError, RetryableExportError, SettingsError
+from everyspan.errors import (
+    BatchRefusedError,
+    BatchTooLargeError,
+    ExportError,
+    RetryableExportError,
+    SettingsError,
+)
 from everyspan.model.record import SpanRecord, freeze_span
 from everyspan.model.span import COMPLETENESS_KEY, SPAN_TYPE_KEY, Span, SpanStatus, SpanType
 from everyspan.processors.base import AsyncTracingProcessor, TracingProcessorConfig
@@ -35,6 +41,9 @@ LOCAL_START_DELAY_S = 1.0
 """DESIGN: when an open span shows in the local page; chosen, not measured."""
 
 BATCH_PATH = "/v5/spans/batch"
+ITEMS_MAX = 1000
+"""`sgp:X2`."""
+
 SERVER_HEADER = "x-everyspan"
 """On every answer of an everyspan server."""
 
@@ -119,6 +128,10 @@ class SGPAsyncTracingProcessor(AsyncTracingProcessor):
         """Send the batch in one request; see `Exporter`."""
         if not self.is_enabled:
             return {}
+        if len(batch) > ITEMS_MAX:
+            raise BatchTooLargeError(
+                f"a request takes {ITEMS_MAX} spans, got {len(batch)}", reason="too many spans"
+            )
         if not self._is_verified:
             await self._verify()
         reply = await self._http.request("PUT", BATCH_PATH, self.encode(batch.records))
@@ -185,7 +198,9 @@ class SGPAsyncTracingProcessor(AsyncTracingProcessor):
             return
         now_s = monotonic()
         records = [freeze_span(span, is_end=is_end, offered_s=now_s) for span in spans]
-        await self.export(Batch([], records) if is_end else Batch(records, []))
+        for first in range(0, len(records), ITEMS_MAX):
+            some = records[first : first + ITEMS_MAX]
+            await self.export(Batch([], some) if is_end else Batch(some, []))
 
     def _get_client(self) -> httpx2.AsyncClient | None:
         """Return the running loop's client, as the original's (`trace:L1`, `L4`, `S5`)."""

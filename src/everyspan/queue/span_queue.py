@@ -49,6 +49,9 @@ INBOX_RECORDS_MAX = 2048
 INBOX_RECORD_BYTES_MAX = 8 << 10
 """Together they bound what is held without being counted against the budget: 16 MiB."""
 
+CLOSE_S = 0.2
+"""How long destinations may take to let go of what they hold."""
+
 UNREACHABLE_PATIENCE_S = 0.5
 UNREACHABLE = frozenset({"cannot connect", "not an everyspan server", "not sent yet"})
 
@@ -291,7 +294,9 @@ class AsyncSpanQueue:
             item = inbox.popleft()
             if isinstance(item, tuple):
                 parts.begin(*item)
-            elif item.is_end:
+                continue
+            item.tidy()
+            if item.is_end:
                 parts.end(item)
                 self._take_end(item)
             else:
@@ -526,7 +531,7 @@ class AsyncSpanQueue:
     def _let_go(self) -> None:
         exits.unregister(self)
         for home in self._homes.values():
-            home.call(home.loop.call_later, 0.2, home.loop.stop)
+            home.call(home.loop.call_later, CLOSE_S, home.loop.stop)
 
     def _wait_sync(self, timeout: float, *, stop: bool) -> FlushResult:
         done = threading.Event()
@@ -554,7 +559,17 @@ class AsyncSpanQueue:
             pass
         finally:
             result = self._end_wait(waiter, stop=stop)
+        if stop:
+            await self._closed_here(loop)
         return result
+
+    async def _closed_here(self, loop: asyncio.AbstractEventLoop) -> None:
+        # `await queue.shutdown()` may be the last thing this loop does, and would cut them off.
+        await asyncio.sleep(0)
+        tasks = {task for lane in [*self._lanes.values()] for task in lane.tasks_on(loop)}
+        tasks.discard(asyncio.current_task())
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_S)
 
     # -- the end of the process
 
