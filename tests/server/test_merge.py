@@ -65,7 +65,7 @@ def histories(draw: st.DrawFn) -> list[SpanRow]:
 
 
 @given(histories(), st.data())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_every_order_with_any_repeats_gives_the_same_row(
     history: list[SpanRow], data: st.DataObject
 ) -> None:

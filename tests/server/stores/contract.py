@@ -485,7 +485,7 @@ class StoreContract:
 
     async def test_slow_searches_delay_no_write_and_no_read_of_one_row(self, store: Store) -> None:
         """S5: more of them than any store has threads for, each up to its time."""
-        await store.upsert([make_row(metadata=b'{"k":1}') for _ in range(20_000)])
+        await store.upsert([make_row(metadata=b'{"k":1}') for _ in range(8_000)])
         slow = [
             asyncio.create_task(
                 store.search(query(time_max_s=5.0, limit=10_000, metadata=(("k", (2,)),)))
