@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,16 +48,17 @@ def running_backend(*, latency_ms: int) -> Iterator[Backend]:
     """Run a backend that answers every span request after `latency_ms`."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.mock_backend", str(latency_ms)],
+        # It ends when this closes, however its parent ends.
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert process.stdout is not None
-    try:
-        yield Backend(int(process.stdout.readline()))
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    with process:
+        try:
+            yield Backend(int(process.stdout.readline()))
+        finally:
+            process.kill()
 
 
 class _Item(msgspec.Struct):
@@ -191,9 +193,15 @@ def _varint(body: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
+class _UntilParentEnds(asyncio.Protocol):
+    def connection_lost(self, error: Exception | None) -> None:
+        os._exit(0)
+
+
 async def _serve(latency_s: float) -> None:
     books = _Books()
     loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(_UntilParentEnds, sys.stdin)
     server = await loop.create_server(lambda: _Connection(books, latency_s), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
