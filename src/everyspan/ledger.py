@@ -126,17 +126,20 @@ class Stats:
     """The books of all destinations at one instant.
 
     `open_spans` have started and not ended; `forgotten_spans` were open when 10,000 others were
-    too, so that they count nowhere until they end.
+    too, so that they count nowhere until they end. `unclaimed_spans` left the inbox and were
+    accepted by no destination: 0 unless everyspan has a defect.
     """
 
     destinations: tuple[DestinationStats, ...] = ()
     open_spans: int = 0
     forgotten_spans: int = 0
+    unclaimed_spans: int = 0
 
     @property
     def residual(self) -> int:
         """Spans unaccounted for, by absolute value over all destinations."""
-        return sum(abs(destination.residual) for destination in self.destinations)
+        unexplained = sum(abs(destination.residual) for destination in self.destinations)
+        return unexplained + abs(self.unclaimed_spans)
 
 
 @dataclass(frozen=True, slots=True)

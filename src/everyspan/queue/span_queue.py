@@ -117,10 +117,12 @@ class AsyncSpanQueue:
         self._processors: dict[int, object] = {}
         self._homes: dict[Lane, ThreadHome] = {}
         self._user_home: Home | None = None
-        self._inbox: deque[SpanRecord | tuple[Span, Lanes]] = deque()
+        self._inbox: deque[SpanRecord | Span] = deque()
         self._linger_s = self._settings.linger_ms / 1000
         self._looks_at_s = NEVER_S
         self._seq = 0
+        # Ended spans, once for each lane that was to take them.
+        self._handed_over = 0
         self._bytes = 0
         self._is_stopped = False
         self._is_leaving = False
@@ -147,7 +149,9 @@ class AsyncSpanQueue:
 
     def begin(self, span: Span, lanes: Lanes, record: SpanRecord | None = None) -> None:
         """Note that a span started; `record` is its START for the lanes that want it."""
-        self._inbox.append((span, lanes))
+        # The span itself: one object less for the garbage collector to look at.
+        span._lanes = lanes
+        self._inbox.append(span)
         if record is not None:
             self._put(record, lanes)
 
@@ -243,6 +247,8 @@ class AsyncSpanQueue:
                 destinations=tuple(lane.snapshot() for lane in self._lanes.values()),
                 open_spans=self._parts.open_spans,
                 forgotten_spans=self._parts.forgotten,
+                unclaimed_spans=self._handed_over
+                - sum(lane.account.accepted for lane in self._lanes.values()),
             )
             return self._snapshot
         finally:
@@ -292,11 +298,12 @@ class AsyncSpanQueue:
         # No more than is there now: other threads go on adding.
         for _ in range(len(inbox)):
             item = inbox.popleft()
-            if isinstance(item, tuple):
-                parts.begin(*item)
+            if isinstance(item, Span):
+                parts.begin(item, item._lanes)
                 continue
             item.tidy()
             if item.is_end:
+                self._handed_over += len(item.lanes)
                 parts.end(item)
                 self._take_end(item)
             else:
