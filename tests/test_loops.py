@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-import everyspan
 import pytest
+
+import everyspan
 from everyspan.model.span import Span
 from everyspan.processors.base import AsyncTracingProcessor
 from everyspan.queue.span_queue import AsyncSpanQueue

@@ -24,7 +24,7 @@ from everyspan import pipeline
 from everyspan.context import Scope, current, enter, innermost, leave
 from everyspan.errors import SettingsError
 from everyspan.model.ids import new_id
-from everyspan.model.record import freeze_span
+from everyspan.model.record import snapshot_span
 from everyspan.model.span import Span
 from everyspan.model.span_error import set_span_error
 from everyspan.model.w3c import RemoteParent
@@ -74,36 +74,38 @@ class span(_Named, kw_only=True, eq=False):
     _outer: list[Scope] | None = None
 
     def __enter__(self) -> Span:
-        before = innermost()
+        before = current.get()
+        if before is not None and before.is_lost:
+            before = innermost()
         opened = self._open(before)
         if self._scope is not None:
             self._outer = [*(self._outer or ()), self._scope]
-        self._scope = enter(opened, before)
+        scope = self._scope = Scope(opened, before)
+        scope.token = current.set(scope)
         return opened
 
     def _open(self, before: Scope | None) -> Span:
         """Begin the span without making it the current one."""
         parent = self.parent
-        if (
-            type(self.name) is not str
-            or parent is not None
-            or not (self.trace_id is self.parent_id is self.task_id is self.type is None)
+        trace_id, parent_id = self.trace_id, self.parent_id
+        if not (
+            type(self.name) is str
+            and (self.type is None or type(self.type) is str)
+            and parent is trace_id is parent_id is self.task_id is None
         ):
             self._check()
         if parent is None and before is not None:
             parent = before.span
-        trace_id, parent_id = self.trace_id or None, self.parent_id or None
         remote = None
-        if parent is not None and (trace_id is None or trace_id == parent.trace_id):
+        if parent is not None and (not trace_id or trace_id == parent.trace_id):
             trace_id = parent.trace_id
             remote = parent if isinstance(parent, RemoteParent) else parent._remote
-            if parent_id is None:
-                parent_id = parent.id
+            parent_id = parent_id or parent.id
         opened = Span(
             name=self.name,
-            trace_id=new_id() if trace_id is None else trace_id,
+            trace_id=trace_id or new_id(),
             id=new_id(),
-            parent_id=parent_id,
+            parent_id=parent_id or None,
             start_ns=time_ns(),
             input=self.input,
             data=self.data,
@@ -176,7 +178,7 @@ def begin(opened: Span) -> None:
         if pipe.lanes:
             record = None
             if pipe.wants_starts:
-                record = freeze_span(opened, is_end=False, offered_s=monotonic())
+                record = snapshot_span(opened, is_end=False, offered_s=monotonic())
             pipe.queue.begin(opened, pipe.lanes, record)
     except Exception:
         # A defect of ours must not stop the agent (T1).
@@ -195,7 +197,7 @@ def end(opened: Span) -> None:
         if not pipe.lanes:
             pipe.note_nowhere()
             return
-        record = freeze_span(opened, is_end=True, offered_s=monotonic())
+        record = snapshot_span(opened, is_end=True, offered_s=monotonic())
         pipe.queue.offer(record, pipe.lanes, opened)
     except Exception:
         # A defect of ours must not stop the agent (T1).

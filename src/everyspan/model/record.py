@@ -81,6 +81,26 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
     seq: int = 0
     holders: int = 0
 
+    def tidy(self) -> None:
+        """Make of every field what its type says, whatever the agent put there."""
+        if not type(self.id) is type(self.trace_id) is type(self.name) is str:
+            self.id, self.trace_id, self.name = map(_short, (self.id, self.trace_id, self.name))
+        elif len(self.name) > NAME_LENGTH_MAX:
+            self.name = _short(self.name)
+        for field in ("parent_id", "task_id", "group_id", "type"):
+            value = getattr(self, field)
+            if value is not None and type(value) is not str:
+                setattr(self, field, str(value) if isinstance(value, str) else _short(value))
+        if type(self.status) is not SpanStatus:
+            self.status = _status(self.status)
+        if self.error is not None and self.status == SpanStatus.SUCCESS:
+            self.status = SpanStatus.ERROR
+        start_ns, end_ns = self.start_ns, self.end_ns
+        if type(start_ns) is not int or not 0 <= start_ns <= NS_MAX:
+            self.start_ns = _valid_ns(start_ns, end_ns)
+        if end_ns is not None and (type(end_ns) is not int or not 0 <= end_ns <= NS_MAX):
+            self.end_ns = _valid_ns(end_ns, self.start_ns)
+
     def to_span(self) -> Span:
         """Return a span whose payloads are plain values decoded from the frozen text."""
         return Span(
@@ -107,75 +127,60 @@ def _thaw(text: bytes | None) -> Any:
 def freeze_span(
     span: Span, *, is_end: bool, offered_s: float, abandoned: bool = False
 ) -> SpanRecord:
-    """Return the frozen form of a span as it is now; never raises.
+    """Return the frozen form of a span as it is now, tidied; never raises.
 
     Args:
         is_end: Make an END; else a START, which has no end and no output.
         offered_s: Monotonic time, from which the age of the record counts.
         abandoned: The process ends while the span is open.
     """
-    data = span.data
-    error = None
-    type_ = span.type
-    status = span.status
-    if data is not None and isinstance(data, dict):
-        # The class's own methods: a subclass may do anything in its.
-        if type_ is None:
-            type_ = dict.get(data, SPAN_TYPE_KEY)
-        error = _error(dict.get(data, SPAN_ERROR_KEY))
-    if type(status) is not SpanStatus:
-        status = _status(status)
-    if error is not None and status == SpanStatus.SUCCESS:
-        status = SpanStatus.ERROR
-    if type_ is not None and not isinstance(type_, str):
-        type_ = _short(type_)
-    parent_id, task_id, group_id = span.parent_id, span.task_id, span.group_id
-    if parent_id is not None and type(parent_id) is not str:
-        parent_id = _short(parent_id)
-    if task_id is not None and type(task_id) is not str:
-        task_id = _short(task_id)
-    if group_id is not None and type(group_id) is not str:
-        group_id = _short(group_id)
-    input_ = None if span.input is None else freeze(span.input)
-    output = None if span.output is None or not is_end else freeze(span.output)
-    data_ = None if data is None else freeze(data)
+    record = snapshot_span(span, is_end=is_end, offered_s=offered_s)
+    record.abandoned = abandoned
+    record.tidy()
+    return record
+
+
+def snapshot_span(span: Span, *, is_end: bool, offered_s: float) -> SpanRecord:
+    """As `freeze_span`, but for the agent's thread: whoever takes the record in tidies it."""
     size = RECORD_BYTES_FIXED
+    input_ = span.input
     if input_ is not None:
+        input_ = freeze(input_)
         size += len(input_)
+    output = span.output if is_end else None
     if output is not None:
+        output = freeze(output)
         size += len(output)
-    if data_ is not None:
-        size += len(data_)
-    name = span.name
-    if type(name) is not str or len(name) > NAME_LENGTH_MAX:
-        name = _short(name)
-    id_, trace_id = text_ids(span)
-    start_ns = span.start_ns
-    end_ns = span.end_ns if is_end else None
-    if type(start_ns) is not int or not 0 <= start_ns <= NS_MAX:
-        start_ns = _valid_ns(start_ns, end_ns)
-    if end_ns is not None and (type(end_ns) is not int or not 0 <= end_ns <= NS_MAX):
-        end_ns = _valid_ns(end_ns, start_ns)
+    data = span.data
+    type_ = span.type
+    error = None
+    if data is not None:
+        if isinstance(data, dict):
+            # The class's own methods: a subclass may do anything in its.
+            if type_ is None:
+                type_ = dict.get(data, SPAN_TYPE_KEY)
+            error = _error(dict.get(data, SPAN_ERROR_KEY))
+        data = freeze(data)
+        size += len(data)
     return SpanRecord(
         is_end,
-        id_,
-        trace_id,
-        parent_id,
-        name,
-        start_ns,
-        end_ns,
+        span.id,
+        span.trace_id,
+        span.parent_id,
+        span.name,
+        span.start_ns,
+        span.end_ns if is_end else None,
         input_,
         output,
-        data_,
-        status,
+        data,
+        span.status,
         type_,
-        task_id,
-        group_id,
+        span.task_id,
+        span.group_id,
         error,
         size,
         offered_s,
         1 if is_end else 0,
-        abandoned,
     )
 
 

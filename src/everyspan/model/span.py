@@ -111,6 +111,7 @@ class Span(msgspec.Struct, kw_only=True, weakref=True, eq=False):
     # Set by the tracer: how it was recorded when it ended, and the parent in another process
     # above it, whose flags and `tracestate` travel on.
     _ended: Any = None
+    _lanes: Any = ()
     _remote: Any = None
 
     @property

@@ -125,6 +125,7 @@ class AsyncSpanQueue:
         self._handed_over = 0
         self._bytes = 0
         self._is_stopped = False
+        self._is_over = False
         self._is_leaving = False
         self._is_checking = False
         self._leave_until_s = float("inf")
@@ -408,8 +409,13 @@ class AsyncSpanQueue:
         self._user_home = Home(loop)
 
     def _settle_home(self, lane: Lane) -> None:
-        """Give a lane a place to run, unless it has one."""
+        """Give a lane a place to run, unless it has one or all is over."""
         if lane.home is not None:
+            return
+        if self._is_over:
+            # Nobody will look again: what comes now is refused at once.
+            if self._inbox:
+                self._take_in_here()
             return
         exits.register(self)
         home = self._user_home
@@ -425,20 +431,32 @@ class AsyncSpanQueue:
             self._leave_at_once()
 
     def _attach(self, lane: Lane, home: Home) -> None:
-        with self._gate:
+        gate = self._gate
+        if not gate.enter():
+            # A finalizer or signal handler that interrupted us.
+            gate.deferred.put((gate.after.append, (partial(self._settle_home, lane),)))
+            return
+        try:
             if lane.home is not None:
                 return
-            epoch = lane.attach(home)
-        if not home.call(lane.start, epoch):
+            is_over = self._is_over
+            epoch = 0 if is_over else lane.attach(home)
+        finally:
+            gate.leave()
+        if is_over:
+            # Meanwhile: the home that was made for the lane is not needed.
+            self._let_go()
+        elif not home.call(lane.start, epoch):
             self._move(lane, home)
 
     def _own_home(self, lane: Lane) -> ThreadHome:
         if not lane.exporter.is_foreign:
             return exporter_home()
-        home = self._homes.get(lane)
-        if home is None or home.loop.is_closed():
-            home = self._homes[lane] = ThreadHome(f"everyspan-{lane.account.name}")
-        return home
+        with _exporter_lock:
+            home = self._homes.get(lane)
+            if home is None or home.loop.is_closed():
+                home = self._homes[lane] = ThreadHome(f"everyspan-{lane.account.name}")
+            return home
 
     def _move(self, lane: Lane, home: Home) -> None:
         """Take a lane from a home that is gone to a thread of ours, for good."""
@@ -536,8 +554,10 @@ class AsyncSpanQueue:
         self._let_go()
 
     def _let_go(self) -> None:
+        with self._gate:
+            self._is_over = True
         exits.unregister(self)
-        for home in self._homes.values():
+        for home in [*self._homes.values()]:
             home.call(home.loop.call_later, CLOSE_S, home.loop.stop)
 
     def _wait_sync(self, timeout: float, *, stop: bool) -> FlushResult:
