@@ -10,7 +10,7 @@ BIN := .venv/bin
 
 help:
 	@echo 'make demo    watch a real agent being traced, about 30 seconds'
-	@echo 'make test    run the tests here, then the quick ones on Python $(OTHER_PYTHONS) where installed'
+	@echo 'make test    run the tests here, then those of the SDK on Python $(OTHER_PYTHONS) where installed'
 	@echo 'make check   format, lint and types'
 	@echo 'make bench   measure against the promises and against others (benchmarks/)'
 	@echo 'make lock    renew the lock files from pyproject.toml (needs uv)'
