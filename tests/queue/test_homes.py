@@ -1,0 +1,238 @@
+"""Lanes and the loops that come and go under them: nobody flushes here, and all is delivered."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import pytest
+
+import everyspan
+from everyspan import pipeline
+from everyspan.model.span import Span
+from everyspan.processors.base import AsyncTracingProcessor
+from everyspan.processors.memory import InMemoryTracingProcessor
+from everyspan.queue import exits
+from everyspan.queue.span_queue import AsyncSpanQueue, exporter_home
+from tests.backend import Answer, Backend, Request
+from tests.records import make_span
+from tests.waiting import wait_until
+
+
+class Recorder(AsyncTracingProcessor):
+    """Remembers what ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    async def on_span_start(self, span: Span) -> None:
+        """Nothing."""
+
+    async def on_span_end(self, span: Span) -> None:
+        self.ended.append(span.id)
+
+
+def run_to_the_end(loop: asyncio.AbstractEventLoop, main: Callable[[], object]) -> None:
+    """As code from before `asyncio.run`: nothing is cancelled, the loop is closed."""
+    loop.run_until_complete(asyncio.wait_for(_call(main), 10))
+    loop.close()
+
+
+async def _call(main: Callable[[], object]) -> None:
+    main()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("kind", ["asyncio.run", "closed by hand"])
+def test_a_loop_that_ends_before_the_drain_began_leaves_nothing_behind(kind: str) -> None:
+    """P3, D1: the agent's coroutine enqueues and returns without ever waiting."""
+    queue, recorder = AsyncSpanQueue(linger_ms=1), Recorder()
+
+    def enqueue(id: str) -> None:
+        queue.enqueue("end", make_span(id), [recorder])
+
+    for id in ("a", "b", "c"):
+        if kind == "asyncio.run":
+            asyncio.run(_call(partial(enqueue, id)))
+        else:
+            run_to_the_end(asyncio.new_event_loop(), partial(enqueue, id))
+    if kind == "closed by hand":
+        # Nobody can hear a loop being closed; the next span does.
+        enqueue("d")
+    wait_until(lambda: len(recorder.ended) == (3 if kind == "asyncio.run" else 4))
+    assert queue.shutdown_sync(10)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_loop_closed_by_hand_in_the_middle_of_a_send_loses_nothing() -> None:
+    """P3: saturated, so that nobody was going to look before the answer that never comes."""
+    started = threading.Event()
+
+    class Slow(Recorder):
+        async def on_spans_end(self, spans: Sequence[Span]) -> None:
+            if not started.is_set():
+                started.set()
+                await asyncio.Event().wait()
+            self.ended += [span.id for span in spans]
+
+    queue, slow = AsyncSpanQueue(linger_ms=0, concurrency=1), Slow()
+    loop = asyncio.new_event_loop()
+
+    async def main() -> None:
+        queue.enqueue("end", make_span("a"), [slow])
+        while not started.is_set():
+            await asyncio.sleep(0)
+        queue.enqueue("end", make_span("b"), [slow])
+
+    loop.run_until_complete(main())
+    loop.close()
+    queue.enqueue("end", make_span("c"), [slow])
+    wait_until(lambda: sorted(slow.ended) == ["a", "b", "c"])
+    assert queue.shutdown_sync(10)
+    gc.collect()
+    assert queue.stats().destinations[0].delivered == 3
+
+
+def test_two_who_find_a_home_gone_move_the_lane_once() -> None:
+    """L3: the second would take back what the new home has just sent."""
+    queue, recorder = AsyncSpanQueue(linger_ms=0), Recorder()
+    asyncio.run(_call(lambda: queue.enqueue("end", make_span("a"), [recorder])))
+    wait_until(lambda: recorder.ended == ["a"])
+    (lane,) = queue._lanes.values()
+    home, epoch = lane.home, lane._epoch
+    from everyspan.home import Home
+
+    loop = asyncio.new_event_loop()
+    queue._move(lane, Home(loop))
+    loop.close()
+    assert (lane.home, lane._epoch) == (home, epoch)
+    assert queue.shutdown_sync(10)
+
+
+def test_a_first_span_from_a_finalizer_within_everyspan_is_taken() -> None:
+    """Q1: the lane has no home yet, and this thread is inside the gate."""
+    queue, memory = AsyncSpanQueue(own_homes=True, linger_ms=0), InMemoryTracingProcessor()
+    with queue._gate:
+        queue.enqueue("end", make_span("a"), [memory])
+    wait_until(lambda: len(memory.spans) == 1)
+    assert queue.shutdown_sync(10)
+
+
+def test_a_late_span_for_a_queue_that_is_over_starts_nothing() -> None:
+    """P4: it is refused and counted; no thread, no hook, no task comes back to life."""
+    queue, recorder = AsyncSpanQueue(own_homes=True), Recorder()
+    lane = queue.lane(recorder)
+    queue.close_soon()
+    threads = {thread.ident for thread in threading.enumerate()}
+    queue.enqueue("end", make_span("a"), [recorder])
+    assert lane.home is None
+    assert {thread.ident for thread in threading.enumerate()} <= threads
+    assert id(queue) not in exits._queues
+    assert dict(queue.stats().destinations[0].dropped) == {"shutdown": 1}
+    assert queue.stats().residual == 0
+
+
+@pytest.fixture
+def pipeline_at_rest() -> Iterator[None]:
+    """The process's pipeline is replaced by an empty one afterwards."""
+    yield
+    everyspan.shutdown(10)
+    pipeline._current = None
+
+
+def is_at_rest(queue: AsyncSpanQueue) -> bool:
+    """Whether it holds neither span nor byte."""
+    destinations = queue.stats().destinations
+    return queue._bytes == 0 and not any(d.queued + d.in_flight for d in destinations)
+
+
+def has_accepted(queue: AsyncSpanQueue, spans: int) -> bool:
+    """Whether its first destination has taken so many."""
+    return queue.stats().destinations[0].accepted >= spans
+
+
+def flaky(request: Request) -> Answer:
+    """Every fourth request fails, in turn in four ways."""
+    kinds = [Answer(503), Answer(then="lose"), Answer(422), Answer(429)]
+    return kinds[request.number // 4 % 4] if request.number % 4 == 0 else Answer()
+
+
+@pytest.mark.usefixtures("pipeline_at_rest")
+@pytest.mark.parametrize("seed", [1, 2])
+def test_any_schedule_of_calls_explains_every_span_and_leaves_nothing(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1, P2, P4: configure, flush and shutdown at random while threads record on dying loops."""
+    monkeypatch.setattr("everyspan.delivery.lane.random.random", lambda: 0.0)
+    draw = random.Random(seed)
+    queues: list[AsyncSpanQueue] = []
+    errors: list[BaseException] = []
+    over = threading.Event()
+
+    class Hostile(AsyncTracingProcessor):
+        async def on_span_start(self, span: Span) -> None:
+            """Nothing."""
+
+        async def on_span_end(self, span: Span) -> None:
+            if draw.random() < 0.2:
+                raise draw.choice([ValueError(), SystemExit(), asyncio.CancelledError()])
+
+    def steer() -> None:
+        for _ in range(25):
+            everyspan.configure(
+                everyspan.SGPTracingProcessorConfig("k", "a", backend.base_url),
+                InMemoryTracingProcessor(),
+                Hostile(),
+                linger_ms=draw.choice([0, 1, 5]),
+                start_delay_ms=draw.choice([None, 0, 1]),
+            )
+            queue = pipeline.current().queue
+            queues.append(queue)
+            wanted = draw.randrange(1, 200)
+            wait_until(partial(has_accepted, queue, wanted))
+            step = draw.choice([everyspan.flush, everyspan.shutdown, None])
+            if step is not None:
+                step(draw.random() * 0.03)
+
+    async def request() -> None:
+        for _ in range(draw.randrange(5)):
+            with everyspan.span("outer", input={"n": [1]}), everyspan.span("inner"):
+                pass
+            if draw.random() < 0.3:
+                await asyncio.sleep(0)
+
+    def record() -> None:
+        while not over.is_set():
+            if draw.random() < 0.3:
+                asyncio.run(request())
+            with everyspan.span("plain"):
+                everyspan.stats()
+
+    def guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    with Backend(flaky) as backend:
+        recorders = [threading.Thread(target=guarded, args=(record,)) for _ in range(2)]
+        steering = threading.Thread(target=guarded, args=(steer,))
+        for thread in (*recorders, steering):
+            thread.start()
+        steering.join(60)
+        over.set()
+        for thread in recorders:
+            thread.join(10)
+        assert errors == []
+        everyspan.shutdown(10)
+        for queue in queues:
+            wait_until(partial(is_at_rest, queue))
+            assert queue.stats().residual == 0
+        # Homes are let go of, no task and no hook stays.
+        wait_until(lambda: not any(t.name == "everyspan-Hostile" for t in threading.enumerate()))
+        wait_until(lambda: not asyncio.all_tasks(exporter_home().loop))
+        assert not {id(queue) for queue in queues} & exits._queues.keys()
