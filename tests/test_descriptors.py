@@ -9,7 +9,7 @@ import sys
 from tests.backend import Backend
 
 LOOPS = 1_000
-SPANS_A_LOOP = 40
+PER = 40
 
 SCRIPT = """
 import asyncio, gc, json, os, sys, warnings
@@ -44,8 +44,14 @@ def test_a_thousand_loops_leave_nothing_behind() -> None:
     """L3, L5: descriptors stay flat, nothing warns, and a loop reuses its connection."""
     with Backend() as backend:
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", SCRIPT]
-            + [backend.base_url, str(LOOPS), str(SPANS_A_LOOP)],
+            [
+                sys.executable,
+                "-W",
+                "error",
+                "-c",
+                SCRIPT,
+                *(backend.base_url, f"{LOOPS}", f"{PER}"),
+            ],
             capture_output=True,
             text=True,
             check=False,
@@ -56,4 +62,4 @@ def test_a_thousand_loops_leave_nothing_behind() -> None:
     assert seen["last"] <= seen["first"], seen
     # One connection for forty requests is a reuse of 97.5 %.
     assert seen["connections_of_one_loop"] == 1, seen
-    assert len(backend.requests) == LOOPS + SPANS_A_LOOP
+    assert len(backend.requests) == LOOPS + PER

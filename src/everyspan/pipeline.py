@@ -35,8 +35,13 @@ class Pipeline:
         self.processors = tuple(processors)
         self.queue = AsyncSpanQueue(own_homes=True, **settings)
         self.lanes: Lanes = tuple([self.queue.lane(processor) for processor in self.processors])
-        self.wants_starts = any(lane.wants_starts for lane in self.lanes)
+        self._look_at_lanes()
         self._is_noted = False
+
+    def _look_at_lanes(self) -> None:
+        self.wants_starts = any(lane.wants_starts for lane in self.lanes)
+        # A user's processor sees the input as it is at end (`trace:Q21`).
+        self.keeps_inputs = not any(lane.exporter.is_foreign for lane in self.lanes)
 
     def note_nowhere(self) -> None:
         """Say once that spans go nowhere."""
@@ -109,7 +114,7 @@ def add_tracing_processor_config(config: TracingProcessorConfig) -> None:
     grown.__dict__.update(pipe.__dict__)
     grown.processors = (*pipe.processors, processor)
     grown.lanes = (*pipe.lanes, pipe.queue.lane(processor))
-    grown.wants_starts = any(lane.wants_starts for lane in grown.lanes)
+    grown._look_at_lanes()
     _current = grown
 
 

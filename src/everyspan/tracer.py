@@ -21,10 +21,10 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 import msgspec
 
 from everyspan import pipeline
-from everyspan.context import Scope, current, enter, innermost, leave
+from everyspan.context import Scope, current, innermost, leave
 from everyspan.errors import SettingsError
 from everyspan.model.ids import new_id
-from everyspan.model.record import snapshot_span
+from everyspan.model.record import lost_span, snapshot_span
 from everyspan.model.span import Span
 from everyspan.model.span_error import set_span_error
 from everyspan.model.w3c import RemoteParent
@@ -88,10 +88,11 @@ class span(_Named, kw_only=True, eq=False):
         """Begin the span without making it the current one."""
         parent = self.parent
         trace_id, parent_id = self.trace_id, self.parent_id
-        if not (
-            type(self.name) is str
-            and (self.type is None or type(self.type) is str)
-            and parent is trace_id is parent_id is self.task_id is None
+        is_plain = type(self.name) is str and (self.type is None or type(self.type) is str)
+        if (
+            not is_plain
+            or parent is not None
+            or not (trace_id is parent_id is self.task_id is None)
         ):
             self._check()
         if parent is None and before is not None:
@@ -147,10 +148,13 @@ class span(_Named, kw_only=True, eq=False):
             *self._outer, self._scope = entered
         else:
             self._scope = None
-        leave(scope)
-        if error is not None and kind is not GeneratorExit:
-            set_span_error(scope.span, error)
-        end(scope.span)
+        try:
+            leave(scope)
+            if error is not None and kind is not GeneratorExit:
+                set_span_error(scope.span, error)
+        finally:
+            # Ctrl-C may come at any line of ours.
+            end(scope.span)
 
     async def __aenter__(self) -> Span:
         return self.__enter__()
@@ -179,6 +183,8 @@ def begin(opened: Span) -> None:
             record = None
             if pipe.wants_starts:
                 record = snapshot_span(opened, is_end=False, offered_s=monotonic())
+                if pipe.keeps_inputs:
+                    opened._frozen_input = (opened.input, record.input)
             pipe.queue.begin(opened, pipe.lanes, record)
     except Exception:
         # A defect of ours must not stop the agent (T1).
@@ -197,11 +203,15 @@ def end(opened: Span) -> None:
         if not pipe.lanes:
             pipe.note_nowhere()
             return
-        record = snapshot_span(opened, is_end=True, offered_s=monotonic())
+        try:
+            record = snapshot_span(opened, is_end=True, offered_s=monotonic())
+        except Exception:
+            # A defect of ours must not stop the agent (T1); the span counts as dropped (P1).
+            logger.exception("everyspan could not record the end of a span")
+            record = lost_span(opened, offered_s=monotonic())
         pipe.queue.offer(record, pipe.lanes, opened)
     except Exception:
-        # A defect of ours must not stop the agent (T1).
-        logger.exception("everyspan could not record the end of a span")
+        logger.exception("everyspan could not hand over a span")
 
 
 class Tracer:

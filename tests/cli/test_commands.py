@@ -298,8 +298,10 @@ def test_audit_waits_for_spans_on_their_way(
     """--wait: a trace that completes meanwhile is no finding."""
     spans = make_trace("t1", began_s=time.time() - 2)
     server.put(spans[:2] + spans[3:])
-    monkeypatch.setattr("everyspan.cli.audit.time.sleep", lambda _: server.put(spans))
-    assert server.run("audit", "--wait", "60").exit_code == 0
+    # Only meanwhile: it is everybody's `time.sleep`.
+    with monkeypatch.context() as patch:
+        patch.setattr("everyspan.cli.audit.time.sleep", lambda _: server.put(spans))
+        assert server.run("audit", "--wait", "60").exit_code == 0
 
 
 def test_audit_of_a_trace_that_is_not_there_is_a_finding(server: Server) -> None:

@@ -15,6 +15,15 @@ from tests.server.rows import END, START, make_item
 BATCH = "/v5/spans/batch"
 
 
+def test_a_sender_may_be_spared_what_it_sent(http: httpx2.Client) -> None:
+    """RFC 7240: `Prefer: return=minimal` is honoured and said to be."""
+    items = [make_item(id=new_id())]
+    reply = http.put(BATCH, json={"items": items}, headers={"prefer": "return=minimal"})
+    assert (reply.status_code, reply.json()["items"]) == (200, [])
+    assert reply.headers["preference-applied"] == "return=minimal"
+    assert [item["id"] for item in stored(http)] == [items[0]["id"]]
+
+
 def stored(http: httpx2.Client) -> list[dict[str, Any]]:
     reply = http.post("/v5/spans/search", json={}, params={"limit": 10_000})
     assert reply.status_code == 200

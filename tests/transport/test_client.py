@@ -223,3 +223,16 @@ def test_threads_with_loops_of_their_own_do_not_disturb_each_other() -> None:
         wait_until(lambda: not any(thread.is_alive() for thread in threads))
         assert errors == []
         assert len(backend.requests) == 4 * 15 * 2
+
+
+async def test_a_proxy_of_the_environment_is_not_asked_for_loopback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A proxy could not reach this machine's own loopback."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with Backend() as backend:
+        clients = HttpClients(backend.base_url, headers={}, timeout_s=5)
+        reply = await clients.request("PUT", "/v5/spans/batch", b'{"items":[]}')
+        await clients.close()
+    assert reply.status == 200

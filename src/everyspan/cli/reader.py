@@ -18,6 +18,7 @@ import httpx2
 
 from everyspan.cli.text import visible
 from everyspan.errors import EverySpanError
+from everyspan.transport.client import LOOPBACK_HOSTS
 
 DEFAULT_URL = "http://127.0.0.1:5003"
 SEARCH_PATH = "/v5/spans/search"
@@ -25,8 +26,6 @@ PAGE_SPANS_MAX = 500
 REPLY_BYTES_MAX = 256 << 20
 TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
-
-_LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class ReaderError(EverySpanError):
@@ -51,7 +50,7 @@ class SpanReader:
             base = httpx2.URL("")
         if base.scheme not in ("http", "https") or not base.host:
             raise ReaderError(f"{visible(url)!r} is no URL of a server; {DEFAULT_URL} is one")
-        self._loopback = base.host in _LOOPBACK_HOSTS
+        self._loopback = base.host in LOOPBACK_HOSTS
         self._port = base.port
         # Shown in messages: without a password that the URL may hold.
         self.shown_url = visible(str(base.copy_with(username=None, password=None)).rstrip("/"))

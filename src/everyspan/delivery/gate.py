@@ -30,7 +30,13 @@ class Gate:
 
     def enter(self) -> bool:
         """Wait for other threads and go in; False if this thread is inside already."""
-        self._lock.acquire()
+        try:
+            self._lock.acquire()
+        except BaseException:
+            # Ctrl-C right after the lock was taken: other threads must not wait for it for ever.
+            if not self._busy and self._lock._is_owned():  # type: ignore[attr-defined]
+                self._lock.release()
+            raise
         if self._busy:
             self._lock.release()
             return False
@@ -39,14 +45,17 @@ class Gate:
 
     def leave(self) -> None:
         """Do what was deferred, let go, then call what is in `after`."""
-        while True:
+        try:
+            while True:
+                self._busy = False
+                # From here on an interruption finds the gate open and needs nobody.
+                if self.deferred.empty():
+                    break
+                self._busy = True
+                self._do_deferred()
+        finally:
             self._busy = False
-            # From here on an interruption finds the gate open and needs nobody.
-            if self.deferred.empty():
-                break
-            self._busy = True
-            self._do_deferred()
-        self._lock.release()
+            self._lock.release()
         if self.after:
             self._call_after()
 

@@ -48,6 +48,9 @@ logger = logging.getLogger("everyspan")
 NEVER_S = float("inf")
 AWAKE_S = float("-inf")
 
+UNWIND_S = 0.1
+"""How long a cancelled send may take to let go of its connection; chosen, not measured."""
+
 FOREIGN_RETRYABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
 """`trace:Q25`: what an exception of a user's processor must carry to be tried again."""
 
@@ -391,9 +394,16 @@ class Lane:
             self._wake_up.set()
 
     def _stop_here(self, loop: asyncio.AbstractEventLoop) -> None:
-        for task in self.tasks_on(loop):
+        tasks = self.tasks_on(loop)
+        for task in tasks:
             task.cancel()
-        self._spawn(self.exporter.close())
+        self._spawn(self._close_after(tasks))
+
+    async def _close_after(self, tasks: list[asyncio.Task[None]]) -> None:
+        if tasks:
+            # A send that is still unwinding may hold a connection that nobody would close then.
+            await asyncio.wait(tasks, timeout=UNWIND_S)
+        await self.exporter.close()
 
     def tasks_on(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[None]]:
         """Return the lane's unfinished tasks on a loop."""

@@ -51,7 +51,8 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
     `input`, `output` and `data` are JSON text, None where the span had none. `error` is
     (type, message, category) of a failed span. `ordinal` counts the ends of its part from 1;
     `closes` marks the END that closed the part. `revision` grows with every version of a span.
-    `span` is what it is a version of, and `lanes` who is to carry it, until the queue took it in.
+    `is_lost` marks one without payloads, only to be counted. `span` is what it is a version of, and
+    `lanes` who is to carry it, until the queue took it in.
     """
 
     is_end: bool
@@ -78,6 +79,7 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
     closes: bool = False
     span: Span | None = None
     lanes: Any = ()
+    is_lost: bool = False
     seq: int = 0
     holders: int = 0
 
@@ -145,7 +147,9 @@ def snapshot_span(span: Span, *, is_end: bool, offered_s: float) -> SpanRecord:
     size = RECORD_BYTES_FIXED
     input_ = span.input
     if input_ is not None:
-        input_ = freeze(input_)
+        frozen = span._frozen_input
+        # Frozen at start already, unless the agent put another one there (`trace` §10).
+        input_ = frozen[1] if frozen is not None and frozen[0] is input_ else freeze(input_)
         size += len(input_)
     output = span.output if is_end else None
     if output is not None:
@@ -182,6 +186,16 @@ def snapshot_span(span: Span, *, is_end: bool, offered_s: float) -> SpanRecord:
         offered_s,
         1 if is_end else 0,
     )
+
+
+def lost_span(span: Span, *, offered_s: float) -> SpanRecord:
+    """Return the END of a span that could not be frozen, to be counted as dropped."""
+    record = SpanRecord(
+        *(True, span.id, span.trace_id, None, "", 0, 0, None, None, None, SpanStatus.SUCCESS),
+        *(None, None, None, None, RECORD_BYTES_FIXED, offered_s),
+    )
+    record.is_lost = True
+    return record
 
 
 def text_ids(span: Span) -> tuple[str, str]:

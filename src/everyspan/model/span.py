@@ -108,10 +108,12 @@ class Span(msgspec.Struct, kw_only=True, weakref=True, eq=False):
     group_id: str | None = None
     type: str | None = None
     status: str = SpanStatus.SUCCESS
-    # Set by the tracer: how it was recorded when it ended, and the parent in another process
-    # above it, whose flags and `tracestate` travel on.
+    # Set while it is recorded: its place in the trace once it has ended, who is to carry it, its
+    # input frozen at start beside what was frozen, and the parent in another process above it,
+    # whose flags and `tracestate` travel on.
     _ended: Any = None
     _lanes: Any = ()
+    _frozen_input: Any = None
     _remote: Any = None
 
     @property

@@ -111,6 +111,8 @@ class SGPAsyncTracingProcessor(AsyncTracingProcessor):
                 "x-selected-account-id": config.sgp_account_id,
                 "content-type": "application/json",
                 "accept": "application/json",
+                # What was written need not come back: it is half of the traffic.
+                "prefer": "return=minimal",
             },
             timeout_s=load_settings().request_timeout_s,
         )

@@ -44,6 +44,7 @@ logger = logging.getLogger("everyspan")
 QUEUE_FULL = "queue full"
 OUT_OF_BYTES = "byte budget"
 SHUTDOWN = "shutdown"
+DEFECT = "defect of everyspan"
 
 INBOX_RECORDS_MAX = 2048
 INBOX_RECORD_BYTES_MAX = 8 << 10
@@ -150,42 +151,45 @@ class AsyncSpanQueue:
 
     def begin(self, span: Span, lanes: Lanes, record: SpanRecord | None = None) -> None:
         """Note that a span started; `record` is its START for the lanes that want it."""
+        if record is not None:
+            self.offer(record, lanes, span)
+            return
         # The span itself: one object less for the garbage collector to look at.
         span._lanes = lanes
-        self._inbox.append(span)
-        if record is not None:
-            self._put(record, lanes)
+        inbox = self._inbox
+        inbox.append(span)
+        if len(inbox) >= INBOX_RECORDS_MAX:
+            self._take_in_here()
 
     def offer(self, record: SpanRecord, lanes: Lanes, span: Span | None = None) -> None:
-        """Take the END of a span for these lanes; never raises, never waits (Q1).
+        """Take a START or END for these lanes; never raises, never waits (Q1).
 
         Args:
-            span: What the END is of, if more versions of it may come.
+            span: What the record is of. A START notes that it began, an END where its later
+                versions belong.
         """
-        record.span = span
-        self._put(record, lanes)
-        if self._is_leaving:
-            self._drain_late()
-
-    def _put(self, record: SpanRecord, lanes: Lanes) -> None:
         inbox = self._inbox
+        record.span = span
         record.lanes = lanes
         inbox.append(record)
-        if self._user_home is not None and self._user_home.loop.is_closed():
-            self._leave_user_home(self._user_home)
-        now_s = record.offered_s
         looks_at_s = self._looks_at_s
-        if (
-            # Nobody has promised to look in time, or the promise was not kept.
-            looks_at_s > now_s + self._linger_s
-            or AWAKE_S < looks_at_s < now_s
-            or (looks_at_s > AWAKE_S and len(inbox) >= self._settings.batch_size)
-        ):
-            self._looks_at_s = AWAKE_S
-            for lane in lanes:
-                self._settle_home(lane) if lane.home is None else lane.wake()
+        if looks_at_s > AWAKE_S:
+            now_s = record.offered_s
+            if (
+                # Nobody has promised to look in time, or the promise was not kept.
+                looks_at_s > now_s + self._linger_s
+                or looks_at_s < now_s
+                or len(inbox) >= self._settings.batch_size
+            ):
+                self._looks_at_s = AWAKE_S
+                for lane in lanes:
+                    self._settle_home(lane) if lane.home is None else lane.wake()
         if len(inbox) >= INBOX_RECORDS_MAX or record.size_bytes > INBOX_RECORD_BYTES_MAX:
             self._take_in_here()
+        if self._user_home is not None and self._user_home.loop.is_closed():
+            self._leave_user_home(self._user_home)
+        if self._is_leaving:
+            self._drain_late()
 
     def _take_in_here(self) -> None:
         """Take in on the agent's thread: the lanes' loops are too slow to keep the inbox short."""
@@ -308,6 +312,9 @@ class AsyncSpanQueue:
                 parts.end(item)
                 self._take_end(item)
             else:
+                span, item.span = item.span, None
+                if span is not None:
+                    parts.begin(span, item.lanes)
                 self._take_start(item)
 
     def _take_start(self, record: SpanRecord) -> None:
@@ -330,7 +337,9 @@ class AsyncSpanQueue:
         record.seq = self._seq
         settings = self._settings
         refusal = None
-        if self._is_stopped:
+        if record.is_lost:
+            refusal = DEFECT
+        elif self._is_stopped:
             refusal = SHUTDOWN
         elif self._bytes + record.size_bytes > settings.byte_budget:
             refusal = OUT_OF_BYTES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +17,7 @@ from everyspan.server.stores.base import Store
 
 ACCOUNT_HEADER = "x-selected-account-id"
 LOCAL_ACCOUNT = "local"
+RETURN_MINIMAL = "return=minimal"
 _ACCOUNT_MAX = 256
 
 
@@ -46,10 +47,15 @@ class _Spans:
         return _json(sgp_reply.encode_span(stored[0]))
 
     async def write_batch(self, request: Request) -> Response:
-        """POST and PUT /v5/spans/batch: insert or complete up to 1,000 spans, all or none."""
+        """POST and PUT /v5/spans/batch: insert or complete up to 1,000 spans, all or none.
+
+        A sender that prefers `return=minimal` (RFC 7240) is spared the spans it just sent.
+        """
         async with self._bodies.read(request) as body:
             rows = sgp_spans.decode_batch(body, _account(request))
             stored = await self._upsert(rows, lambda loc: ("body", "items", *loc))
+        if request.headers.get("prefer") == RETURN_MINIMAL:
+            return _json(sgp_reply.encode_list([]), headers={"preference-applied": RETURN_MINIMAL})
         return _json(sgp_reply.encode_list(stored))
 
     async def retrieve(self, request: Request) -> Response:
@@ -130,5 +136,5 @@ def _span_or_404(row: SpanRow | None) -> Response:
     return _json(sgp_reply.encode_span(row))
 
 
-def _json(body: bytes) -> Response:
-    return Response(body, media_type="application/json")
+def _json(body: bytes, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(body, media_type="application/json", headers=headers)

@@ -25,6 +25,8 @@ import httpx2
 from everyspan.errors import RetryableExportError
 from everyspan.transport.reply import Reply
 
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
 KEEPALIVE_CONNECTIONS_MAX = 20
 """As the original's (`trace:L2`)."""
 
@@ -100,6 +102,8 @@ class HttpClients:
             headers=self._headers,
             verify=_ssl_context(secure=self._base_url.startswith("https:")),
             timeout=self._timeout_s,
+            # A proxy of the environment cannot reach this machine's own loopback.
+            trust_env=httpx2.URL(self._base_url).host not in LOOPBACK_HOSTS,
             follow_redirects=False,
             limits=httpx2.Limits(
                 max_connections=None,
