@@ -102,7 +102,8 @@ def test_a_body_that_is_too_large_is_split() -> None:
 def test_a_backend_that_never_answers_holds_up_nobody() -> None:
     """P2, P4: `enqueue` never waits; `shutdown(2)` returns in time and says what was left, why."""
     with Backend(lambda request: Answer(then="hang")) as backend:
-        sender = Sender(backend, batch_size=10, linger_ms=0)
+        # Only whole batches leave before the shutdown.
+        sender = Sender(backend, batch_size=10, linger_ms=60_000)
         longest_s = 0.0
         for number in range(SPANS):
             span = make_span(f"s{number}")

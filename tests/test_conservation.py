@@ -25,6 +25,7 @@ from everyspan.errors import (
 )
 from everyspan.model.record import SpanRecord
 from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
+from everyspan.queue.intake import Intake
 from everyspan.queue.span_queue import AsyncSpanQueue
 from tests.backend import Answer, Backend, Request, refusal
 from tests.records import make_span
@@ -113,7 +114,7 @@ def test_the_books_explain_every_span_at_every_instant(seed: int) -> None:
         assert (stats.accepted, stats.delivered) == (600, 540)
         assert dict(stats.rejected) == {"http 422": 60}
         assert sum(not id.endswith("7") for id in backend.rows) == 540
-        assert queue._bytes == 0
+        assert queue._intake.bytes_held == 0
 
 
 # -- mutants
@@ -168,7 +169,8 @@ def enqueue(queue: AsyncSpanQueue, exporter: Script, *, starts: bool = False) ->
 
 def drained(*steps: Any, starts: bool = False, **settings: Any) -> AsyncSpanQueue:
     """A queue whose spans went to a scripted exporter and all have their answer."""
-    settings = {"linger_ms": 5, "batch_size": SPANS} | settings
+    # A linger that no slow machine outlasts: the batch is whole.
+    settings = {"linger_ms": 10_000, "batch_size": SPANS} | settings
     exporter = Script(*steps, is_foreign=settings.pop("is_foreign", False))
     queue = AsyncSpanQueue(own_homes=True, **settings)
     enqueue(queue, exporter, starts=starts)
@@ -289,7 +291,7 @@ def test_no_scenario_loses_a_span(scenario: Callable[[], AsyncSpanQueue]) -> Non
     (destination,) = stats.destinations
     assert destination.accepted == SPANS
     assert destination.queued == destination.in_flight == 0
-    assert queue._bytes == 0
+    assert queue._intake.bytes_held == 0
 
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -400,7 +402,7 @@ def forgetting_a_failed_single(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forgetting_an_inbox_item(monkeypatch: pytest.MonkeyPatch) -> None:
     """An END that left the inbox reaches no lane, once."""
-    losing_argument(AsyncSpanQueue, "_take_end")(monkeypatch)
+    losing_argument(Intake, "_take_end")(monkeypatch)
 
 
 MUTANTS: dict[str, tuple[Callable[[], AsyncSpanQueue], Patch]] = {

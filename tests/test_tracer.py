@@ -228,12 +228,17 @@ def test_deep_recursion_stays_the_agents_error(recording: Recording) -> None:
         with everyspan.span("x"):
             descend()
 
+    with everyspan.span("before"):
+        pass
+    assert recording.one("before")
     logging.getLogger("everyspan").disabled = True
     try:
         with pytest.raises(RecursionError):
             descend()
     finally:
         logging.getLogger("everyspan").disabled = False
+    # Where no stack was left to freeze a span, it counts as lost.
+    assert everyspan.flush(20).left in ({}, {"memory": {"defect of everyspan": 1}})
     assert everyspan.current_span() is None
     with everyspan.span("after"):
         pass

@@ -31,6 +31,9 @@ class Home:
         """Have the loop call `callback` soon; False if the loop is closed."""
         try:
             self.loop.call_soon_threadsafe(callback, *args)
+        except RecursionError:
+            # A RuntimeError too, but the agent's: it has used up the stack.
+            raise
         except RuntimeError:
             return False
         return True

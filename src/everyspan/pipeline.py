@@ -172,7 +172,7 @@ def _replace(pipe: Pipeline) -> None:
     global _current
     before, _current = _current, pipe
     if before is not None:
-        before.queue.close_soon()
+        before.queue.close_soon(keep=pipe.processors)
 
 
 def _default_destinations() -> list[Destination]:

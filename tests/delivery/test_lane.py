@@ -118,7 +118,6 @@ class Rig:
             clock=self.clock,
             inbox=(),
             take_in=lambda: None,
-            looked=lambda: None,
             settled=self._settled,
             orphaned=lambda lane, home: self.orphaned.append(home),
         )
@@ -270,7 +269,7 @@ async def test_an_exporter_of_ours_that_trips_over_a_span_costs_only_that_span()
     rig = Rig(exporter, batch_size=10)
     rig.add(*[end(f"s{n}") for n in range(9)], end("bad"))
     stats = await rig.drained()
-    assert dict(stats.rejected) == {"OverflowError": 1}
+    assert dict(stats.dropped) == {"OverflowError": 1}
     assert stats.delivered == 9
 
 
@@ -302,11 +301,11 @@ async def test_attempts_that_are_limited_end_in_a_drop() -> None:
 
 async def test_a_refusal_costs_the_offender_alone() -> None:
     """V2: named or not."""
-    named = BatchRefusedError("m", reason="http 422", offenders=[3])
+    named = BatchRefusedError("m", reason="http 422", status=422, offenders=[3])
 
     def unnamed(batch: Batch) -> object:
         if "s7" in ids(batch.records):
-            return BatchRefusedError("m", reason="http 422")
+            return BatchRefusedError("m", reason="http 422", status=422)
         return None
 
     exporter = ScriptedExporter(named, *[unnamed] * 20)

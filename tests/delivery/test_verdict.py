@@ -123,7 +123,7 @@ def test_attempts_that_were_limited_end_in_a_drop() -> None:
 
 def test_a_named_offender_is_cut_out() -> None:
     """V2, `sgp:E4`: the others travel again, together."""
-    error = BatchRefusedError("m", reason="http 422", offenders=[1, 3])
+    error = BatchRefusedError("m", reason="http 422", status=422, offenders=[1, 3])
     verdict = judged(make_batch(2, 3), error)
     assert [r.id for r, _ in verdict.rejected] == ["s1", "e1"]
     assert [ids(again.records) for again in verdict.again] == [["s0", "e0", "e2"]]
@@ -131,7 +131,7 @@ def test_a_named_offender_is_cut_out() -> None:
 
 def test_a_lone_span_that_is_refused_is_rejected_or_dropped_by_whose_fault_it_is() -> None:
     """The books tell a backend's refusal from a processor's failure."""
-    error = BatchRefusedError("m", reason="http 422")
+    error = BatchRefusedError("m", reason="http 422", status=422)
     assert judged(make_batch(0, 1), error).rejected
     assert judged(make_batch(0, 1), error, refused_by_backend=False).dropped
 
@@ -157,9 +157,9 @@ def deliver(poison: Sequence[int], spans: int, *, too_large: bool = False) -> tu
         if not bad & set(ids(batch.records)):
             stored += len(batch)
             continue
-        error: ExportError = BatchRefusedError("m", reason="http 422")
+        error: ExportError = BatchRefusedError("m", reason="http 422", status=422)
         if too_large:
-            error = BatchTooLargeError("m", reason="http 413")
+            error = BatchTooLargeError("m", reason="http 413", status=413)
         verdict = judged(batch, error)
         waiting += verdict.again
         rejected += [record.id for record, _ in verdict.rejected]

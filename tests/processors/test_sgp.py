@@ -26,6 +26,7 @@ from everyspan.processors.sgp import (
     SGPAsyncTracingProcessor,
     SGPTracingProcessorConfig,
 )
+from everyspan.queue.span_queue import AsyncSpanQueue
 from tests.backend import BATCH_PATH, Answer, Backend, refusal
 from tests.records import T0_NS, end, make_span, start
 
@@ -477,3 +478,15 @@ def test_a_queue_of_larger_batches_still_delivers(backend: Backend) -> None:
     assert queue.shutdown_sync(10)
     assert max(len(request.items) for request in backend.requests) <= 1000
     assert len(backend.rows) == 2001
+
+
+def test_spans_for_a_disabled_destination_count_as_dropped() -> None:
+    """S5, P1: nothing is sent, and nobody says that it was delivered."""
+    queue = AsyncSpanQueue(linger_ms=0, own_homes=True)
+    processor = SGPAsyncTracingProcessor(
+        SGPTracingProcessorConfig(sgp_api_key="", sgp_account_id="a", sgp_base_url="http://x.test")
+    )
+    queue.enqueue("end", make_span("a"), [processor])
+    result = queue.shutdown_sync(5)
+    assert result.left["sgp"] == {"disabled": 1}
+    assert queue.stats().destinations[0].delivered == 0

@@ -14,10 +14,11 @@ import pytest
 import everyspan
 from everyspan import pipeline
 from everyspan.model.span import Span
-from everyspan.processors.base import AsyncTracingProcessor
+from everyspan.processors.base import AsyncTracingProcessor, SyncTracingProcessor
 from everyspan.processors.memory import InMemoryTracingProcessor
 from everyspan.queue import exits
-from everyspan.queue.span_queue import AsyncSpanQueue, exporter_home
+from everyspan.queue.exporter_home import exporter_home
+from everyspan.queue.span_queue import AsyncSpanQueue
 from tests.backend import Answer, Backend, Request
 from tests.records import make_span
 from tests.waiting import wait_until
@@ -102,7 +103,7 @@ def test_two_who_find_a_home_gone_move_the_lane_once() -> None:
     queue, recorder = AsyncSpanQueue(linger_ms=0), Recorder()
     asyncio.run(_call(lambda: queue.enqueue("end", make_span("a"), [recorder])))
     wait_until(lambda: recorder.ended == ["a"])
-    (lane,) = queue._lanes.values()
+    (lane,) = queue._intake.lanes.values()
     home, epoch = lane.home, lane._epoch
     from everyspan.home import Home
 
@@ -147,7 +148,7 @@ def pipeline_at_rest() -> Iterator[None]:
 def is_at_rest(queue: AsyncSpanQueue) -> bool:
     """Whether it holds neither span nor byte."""
     destinations = queue.stats().destinations
-    return queue._bytes == 0 and not any(d.queued + d.in_flight for d in destinations)
+    return queue._intake.bytes_held == 0 and not any(d.queued + d.in_flight for d in destinations)
 
 
 def has_accepted(queue: AsyncSpanQueue, spans: int) -> bool:
@@ -236,3 +237,53 @@ def test_any_schedule_of_calls_explains_every_span_and_leaves_nothing(
         wait_until(lambda: not any(t.name == "everyspan-Hostile" for t in threading.enumerate()))
         wait_until(lambda: not asyncio.all_tasks(exporter_home().loop))
         assert not {id(queue) for queue in queues} & exits._queues.keys()
+
+
+def test_a_processor_registered_again_is_not_shut_down(pipeline_at_rest: None) -> None:
+    """The queue that used it before ends; the processor goes on."""
+
+    class Watched(Recorder):
+        was_shut_down = False
+
+        async def shutdown(self) -> None:
+            self.was_shut_down = True
+
+    watched = Watched()
+    everyspan.configure(watched)
+    with everyspan.span("first"):
+        pass
+    before = everyspan.get_default_span_queue()
+    everyspan.configure(watched)
+    wait_until(lambda: before._is_over)
+    with everyspan.span("second"):
+        pass
+    assert everyspan.flush(5)
+    assert not watched.was_shut_down
+    assert everyspan.shutdown(5)
+    wait_until(lambda: watched.was_shut_down)
+
+
+def test_a_blocked_destination_delays_no_other_that_sleeps() -> None:
+    """P5: a span for the blocked one alone promises nothing for the others."""
+    release = threading.Event()
+
+    class Blocking(SyncTracingProcessor):
+        def on_span_start(self, span: Span) -> None:
+            pass
+
+        def on_span_end(self, span: Span) -> None:
+            release.wait(20)
+
+    queue = AsyncSpanQueue(own_homes=True, linger_ms=0)
+    blocking, memory = Blocking(), InMemoryTracingProcessor()
+    try:
+        queue.enqueue("end", make_span("warm"), [memory])
+        wait_until(lambda: len(memory.spans) == 1)
+        queue.enqueue("end", make_span("b0"), [blocking])
+        wait_until(lambda: queue.stats().destinations[1].in_flight == 1)
+        queue.enqueue("end", make_span("b1"), [blocking])
+        queue.enqueue("end", make_span("a"), [memory])
+        wait_until(lambda: len(memory.spans) == 2)
+    finally:
+        release.set()
+    assert queue.shutdown_sync(10)

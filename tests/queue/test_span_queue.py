@@ -476,7 +476,7 @@ async def test_spans_beyond_the_byte_budget_are_refused_with_that_reason() -> No
         queue.enqueue(END, make_span(f"t{number}", output=large), [processor])
     assert await queue.shutdown(10)
     assert queue.stats().destinations[0].delivered == 6
-    assert queue._bytes == 0
+    assert queue._intake.bytes_held == 0
 
 
 async def test_starts_give_their_bytes_back_too() -> None:
@@ -490,7 +490,7 @@ async def test_starts_give_their_bytes_back_too() -> None:
     queue.enqueue(START, make_span("open", input="x" * 1000), [memory])
     assert await queue.flush(10)
     assert await queue.shutdown(10)
-    assert queue._bytes == 0
+    assert queue._intake.bytes_held == 0
     assert [span.id for span in memory.spans] == ["a"]
 
 

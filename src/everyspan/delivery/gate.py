@@ -74,7 +74,12 @@ class Gate:
             except IndexError:
                 # Another thread was faster: it calls.
                 return
-            call()
+            try:
+                call()
+            except BaseException:
+                # Ctrl-C, or no stack left: whoever leaves next calls it.
+                self.after.append(call)
+                raise
 
     def __enter__(self) -> None:
         entered = self.enter()

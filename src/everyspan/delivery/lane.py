@@ -60,7 +60,6 @@ class Lane:
 
     Args:
         inbox, take_in: What nobody has counted yet, and how to; called inside the gate.
-        looked: Called inside the gate when `wakes_at_s` has changed.
         settled: Called inside the gate for every record that is stored, dropped or rejected.
         orphaned: Called when the home that ran the lane was ended by its owner.
     """
@@ -76,7 +75,6 @@ class Lane:
         clock: Clock,
         inbox: Sized,
         take_in: Callable[[], None],
-        looked: Callable[[], None],
         settled: Callable[[SpanRecord], None],
         orphaned: Callable[[Lane, Home], None],
     ) -> None:
@@ -92,7 +90,6 @@ class Lane:
         self._clock = clock
         self._inbox = inbox
         self._take_in = take_in
-        self._looked = looked
         self._settled = settled
         self._orphaned = orphaned
         self._linger_s = settings.linger_ms / 1000
@@ -186,7 +183,7 @@ class Lane:
             # The runner of the former home sees its epoch over, and ends.
             self._gate.after.append(partial(self.home.call, self._wake_up.set))
         self.home = None
-        self._wakes_at(NEVER_S)
+        self.wakes_at_s = NEVER_S
         now_s = self._clock.monotonic()
         for batch in [*self._in_flight.values()]:
             self._take_back(batch, now_s)
@@ -220,12 +217,8 @@ class Lane:
         # A promise that was not kept: the loop is blocked, or gone.
         is_overdue = AWAKE_S < wakes_at_s < offered_s
         if offered_s + delay_s < wakes_at_s or is_overdue:
-            self._wakes_at(AWAKE_S)
+            self.wakes_at_s = AWAKE_S
             self._gate.after.append(self.wake)
-
-    def _wakes_at(self, time_s: float) -> None:
-        self.wakes_at_s = time_s
-        self._looked()
 
     def new_losses(self) -> dict[str, int]:
         """Return the spans lost since the last call, by reason."""
@@ -280,7 +273,7 @@ class Lane:
         while True:
             self._take_in()
             batch, sleep_s, wakes_at_s = self._decide(self._clock.monotonic())
-            self._wakes_at(wakes_at_s)
+            self.wakes_at_s = wakes_at_s
             # In this order: whoever added after `_take_in` and before the line above relied on
             # our being awake, and wakes nobody.
             if batch is not None or not self._inbox:
@@ -292,13 +285,9 @@ class Lane:
             self._lose(record, "expired", self.account.drop)
         if len(self._in_flight) >= self._limiter.limit:
             # An answer will wake us, if one comes before what waits is too old.
-            return None, self._backlog.expires_in_s(now_s), AWAKE_S
+            return None, self._expires_in_s(now_s), AWAKE_S
         if now_s < self._paused_until_s:
-            pause_s = self._paused_until_s - now_s
-            expires_in_s = self._backlog.expires_in_s(now_s)
-            if expires_in_s is not None:
-                pause_s = min(pause_s, expires_in_s)
-            return None, pause_s, AWAKE_S
+            return None, min(self._paused_until_s - now_s, self._expires_in_s(now_s)), AWAKE_S
         hurry = self.hurries > 0
         batch = self._backlog.take(now_s, hurry=hurry)
         if batch is None:
@@ -308,6 +297,11 @@ class Lane:
         self.account.requests += 1
         self._in_flight[id(batch)] = batch
         return batch, None, AWAKE_S
+
+    def _expires_in_s(self, now_s: float) -> float:
+        """Return how long nothing will be too old, not even what comes meanwhile."""
+        expires_in_s = self._backlog.expires_in_s(now_s)
+        return self._settings.max_age_s if expires_in_s is None else expires_in_s
 
     def _settle(
         self, batch: Batch, failed: dict[int, ExportError], error: ExportError | None, sent_s: float
@@ -364,17 +358,27 @@ class Lane:
 
     # -- on any thread, outside the gate
 
+    def nudge(self) -> None:
+        """Wake a lane that sleeps longer than a span may wait."""
+        self.wakes_at_s = AWAKE_S
+        try:
+            self.wake()
+        except BaseException:
+            # Ctrl-C, or no stack left: the next span tries again.
+            self.wakes_at_s = NEVER_S
+            raise
+
     def wake(self) -> None:
         """Have the loop look at the backlog; if the loop is gone, ask for another."""
         home = self.home
         if home is not None and not home.call(self._wake_here):
             self._orphaned(self, home)
 
-    def stop(self) -> None:
-        """Have the home cancel the lane's tasks and let go of the destination."""
+    def stop(self, *, closes: bool = True) -> None:
+        """Have the home cancel the lane's tasks and, if `closes`, let go of the destination."""
         home = self.home
         if home is not None:
-            home.call(self._stop_here, home.loop)
+            home.call(self._stop_here, home.loop, closes)
 
     # -- on the home's thread
 
@@ -393,11 +397,12 @@ class Lane:
         if self._wake_up is not None:
             self._wake_up.set()
 
-    def _stop_here(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _stop_here(self, loop: asyncio.AbstractEventLoop, closes: bool) -> None:
         tasks = self.tasks_on(loop)
         for task in tasks:
             task.cancel()
-        self._spawn(self._close_after(tasks))
+        if closes:
+            self._spawn(self._close_after(tasks))
 
     async def _close_after(self, tasks: list[asyncio.Task[None]]) -> None:
         if tasks:

@@ -43,8 +43,8 @@ def judge(
     Args:
         attempts_max: Requests a batch may cost, None for any number.
         draw: Returns a number in [0, 1).
-        refused_by_backend: False where the error is a processor's own: then nobody refused, and
-            what will not be sent again counts as dropped.
+        refused_by_backend: False where the error is a processor's own. Where it is, or no answer
+            came, nobody refused: what will not be sent again counts as dropped.
     """
     verdict = Verdict()
     if isinstance(error, RetryableExportError):
@@ -68,7 +68,7 @@ def judge(
         verdict.again = _halves(batch, error.reason)
     else:
         lost = [(record, error.reason) for record in batch.records]
-        if refused_by_backend:
+        if refused_by_backend and error.status is not None:
             verdict.rejected = lost
         else:
             verdict.dropped = lost

@@ -25,6 +25,7 @@ from everyspan.errors import (
     BatchRefusedError,
     BatchTooLargeError,
     ExportError,
+    PermanentExportError,
     RetryableExportError,
     SettingsError,
 )
@@ -129,7 +130,7 @@ class SGPAsyncTracingProcessor(AsyncTracingProcessor):
     async def export(self, batch: Batch) -> Mapping[int, ExportError]:
         """Send the batch in one request; see `Exporter`."""
         if not self.is_enabled:
-            return {}
+            raise PermanentExportError("no sgp_api_key or sgp_account_id", reason="disabled")
         if len(batch) > ITEMS_MAX:
             raise BatchTooLargeError(
                 f"a request takes {ITEMS_MAX} spans, got {len(batch)}", reason="too many spans"

@@ -19,32 +19,25 @@ import asyncio
 import logging
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import TypeGuard, cast
 
 from everyspan.clock import SYSTEM_CLOCK, Clock
 from everyspan.config import load_settings
 from everyspan.delivery.exporter import Exporter
-from everyspan.delivery.gate import Gate
-from everyspan.delivery.lane import AWAKE_S, NEVER_S, Lane
+from everyspan.delivery.lane import AWAKE_S, Lane
 from everyspan.home import Home, OwnLoop, ThreadHome, run_here
 from everyspan.ledger import FlushResult, Stats
 from everyspan.model.record import SpanRecord, freeze_span
 from everyspan.model.span import Span, SpanEventType
 from everyspan.processors.base import Processor
-from everyspan.processors.foreign import ForeignExporter
 from everyspan.queue import exits
-from everyspan.queue.parts import Parts
+from everyspan.queue.exporter_home import exporter_home
+from everyspan.queue.intake import SHUTDOWN, Intake
+from everyspan.queue.waiters import Latch, Waiter
 
 logger = logging.getLogger("everyspan")
-
-QUEUE_FULL = "queue full"
-OUT_OF_BYTES = "byte budget"
-SHUTDOWN = "shutdown"
-DEFECT = "defect of everyspan"
 
 INBOX_RECORDS_MAX = 2048
 INBOX_RECORD_BYTES_MAX = 8 << 10
@@ -57,20 +50,6 @@ UNREACHABLE_PATIENCE_S = 0.5
 UNREACHABLE = frozenset({"cannot connect", "not an everyspan server", "not sent yet"})
 
 Lanes = tuple[Lane, ...]
-
-
-class _Waiter:
-    """Somebody to call once the spans up to `seq_max` have their answer.
-
-    `remaining` counts those spans; None waits until nothing at all is held.
-    """
-
-    __slots__ = ("call", "remaining", "seq_max")
-
-    def __init__(self, seq_max: int, remaining: int | None, call: Callable[[], object]) -> None:
-        self.seq_max = seq_max
-        self.remaining = remaining
-        self.call = call
 
 
 class AsyncSpanQueue:
@@ -112,26 +91,18 @@ class AsyncSpanQueue:
         self._reset()
 
     def _reset(self) -> None:
-        self._gate = Gate()
-        self._parts = Parts()
-        self._lanes: dict[int, Lane] = {}
-        self._processors: dict[int, object] = {}
-        self._homes: dict[Lane, ThreadHome] = {}
-        self._user_home: Home | None = None
-        self._inbox: deque[SpanRecord | Span] = deque()
+        intake = self._intake = Intake(
+            self._settings, clock=self._clock, homeless=self._settle_home, orphaned=self._move
+        )
+        self._gate = intake.gate
+        self._inbox = intake.inbox
         self._linger_s = self._settings.linger_ms / 1000
-        self._looks_at_s = NEVER_S
-        self._seq = 0
-        # Ended spans, once for each lane that was to take them.
-        self._handed_over = 0
-        self._bytes = 0
-        self._is_stopped = False
+        self._homes: dict[Lane, ThreadHome] = {}
+        self._homes_lock = threading.RLock()
+        self._user_home: Home | None = None
         self._is_over = False
         self._is_leaving = False
-        self._is_checking = False
         self._leave_until_s = float("inf")
-        self._waiters: list[_Waiter] = []
-        self._snapshot = Stats()
 
     # -- taking spans
 
@@ -141,7 +112,7 @@ class AsyncSpanQueue:
         """Take a START or END of a span for these processors; never raises, never waits (Q1)."""
         is_end = event_type == SpanEventType.END
         record = freeze_span(span, is_end=is_end, offered_s=self._clock.monotonic())
-        if self._user_home is None and not self._own_homes and not self._lanes:
+        if self._user_home is None and not self._own_homes and not self._intake.lanes:
             self._adopt_running_loop()
         lanes = tuple([self.lane(processor) for processor in processors])
         if is_end:
@@ -159,7 +130,7 @@ class AsyncSpanQueue:
         inbox = self._inbox
         inbox.append(span)
         if len(inbox) >= INBOX_RECORDS_MAX:
-            self._take_in_here()
+            self._intake.take_in_here()
 
     def offer(self, record: SpanRecord, lanes: Lanes, span: Span | None = None) -> None:
         """Take a START or END for these lanes; never raises, never waits (Q1).
@@ -172,56 +143,26 @@ class AsyncSpanQueue:
         record.span = span
         record.lanes = lanes
         inbox.append(record)
-        looks_at_s = self._looks_at_s
-        if looks_at_s > AWAKE_S:
-            now_s = record.offered_s
-            if (
-                # Nobody has promised to look in time, or the promise was not kept.
-                looks_at_s > now_s + self._linger_s
-                or looks_at_s < now_s
+        now_s = record.offered_s
+        for lane in lanes:
+            wakes_at_s = lane.wakes_at_s
+            if wakes_at_s > AWAKE_S and (
+                # It has not promised to look in time, or has not kept its promise.
+                wakes_at_s > now_s + self._linger_s
+                or wakes_at_s < now_s
                 or len(inbox) >= self._settings.batch_size
             ):
-                self._looks_at_s = AWAKE_S
-                for lane in lanes:
-                    self._settle_home(lane) if lane.home is None else lane.wake()
+                self._settle_home(lane) if lane.home is None else lane.nudge()
         if len(inbox) >= INBOX_RECORDS_MAX or record.size_bytes > INBOX_RECORD_BYTES_MAX:
-            self._take_in_here()
+            self._intake.take_in_here()
         if self._user_home is not None and self._user_home.loop.is_closed():
             self._leave_user_home(self._user_home)
         if self._is_leaving:
             self._drain_late()
 
-    def _take_in_here(self) -> None:
-        """Take in on the agent's thread: the lanes' loops are too slow to keep the inbox short."""
-        gate = self._gate
-        if not gate.enter():
-            gate.deferred.put((self._take_in, ()))
-            return
-        try:
-            self._take_in()
-        finally:
-            gate.leave()
-
     def lane(self, processor: Processor | Exporter) -> Lane:
         """Return the lane of a processor, made at the first call for it."""
-        key = id(processor)
-        lane = self._lanes.get(key)
-        if lane is not None:
-            return lane
-        # Where this thread is inside already, no other is.
-        entered = self._gate.enter()
-        try:
-            lane = self._lanes.get(key)
-            if lane is None:
-                lane = self._new_lane(processor)
-                # `processor` is kept too, so that its address stays its own.
-                self._processors[key] = processor
-                # A new dict: whoever is inside may be going through the old one.
-                self._lanes = {**self._lanes, key: lane}
-            return lane
-        finally:
-            if entered:
-                self._gate.leave()
+        return self._intake.lane(processor)
 
     # -- looking
 
@@ -229,13 +170,13 @@ class AsyncSpanQueue:
     def dropped_spans(self) -> int:
         """Span events given up or refused, as the original counts them (`trace:Q28`)."""
         lost = sum(d.dropped_total + d.rejected_total for d in self.stats().destinations)
-        return lost + sum(lane.account.lost_starts for lane in [*self._lanes.values()])
+        return lost + sum(lane.account.lost_starts for lane in [*self._intake.lanes.values()])
 
     @property
     def depth(self) -> int:
         """Span events that wait for their first try, at the fullest destination."""
         self.stats()
-        return max((lane.waiting for lane in [*self._lanes.values()]), default=0)
+        return max((lane.waiting for lane in [*self._intake.lanes.values()]), default=0)
 
     @property
     def max_size(self) -> int:
@@ -244,20 +185,7 @@ class AsyncSpanQueue:
 
     def stats(self) -> Stats:
         """Return the books of this instant; from within everyspan, the last ones published."""
-        if not self._gate.enter():
-            return self._snapshot
-        try:
-            self._take_in()
-            self._snapshot = Stats(
-                destinations=tuple(lane.snapshot() for lane in self._lanes.values()),
-                open_spans=self._parts.open_spans,
-                forgotten_spans=self._parts.forgotten,
-                unclaimed_spans=self._handed_over
-                - sum(lane.account.accepted for lane in self._lanes.values()),
-            )
-            return self._snapshot
-        finally:
-            self._gate.leave()
+        return self._intake.stats()
 
     # -- ending
 
@@ -277,11 +205,15 @@ class AsyncSpanQueue:
         """As `shutdown`, from code that cannot await."""
         return self._wait_sync(timeout, stop=True)
 
-    def close_soon(self) -> None:
-        """Take no more spans, and end once those that are held have their answer."""
-        waiter = self._begin_wait(stop=True, sync=False, call=self._close)
-        if waiter is None:
-            self._gate.after.append(self.close_soon)
+    def close_soon(self, keep: Collection[object] = ()) -> None:
+        """Take no more spans, and end once those that are held have their answer.
+
+        Args:
+            keep: Processors that another queue goes on using: they are not shut down.
+        """
+        close = partial(self._close, {id(processor) for processor in keep})
+        if self._begin_wait(stop=True, sync=False, call=close) is None:
+            self._gate.after.append(partial(self.close_soon, keep))
 
     def leave(self) -> None:
         """Drain because the process ends (see `exits`); later offers drain before they return."""
@@ -293,120 +225,6 @@ class AsyncSpanQueue:
         """Begin anew in a forked child: what was held is the parent's to deliver."""
         exits.pin(self.__dict__.copy())
         self._reset()
-
-    # -- inside the gate
-
-    def _take_in(self) -> None:
-        """Count and hand to the lanes what the inbox holds, in the order it came."""
-        inbox = self._inbox
-        parts = self._parts
-        # No more than is there now: other threads go on adding.
-        for _ in range(len(inbox)):
-            item = inbox.popleft()
-            if isinstance(item, Span):
-                parts.begin(item, item._lanes)
-                continue
-            item.tidy()
-            if item.is_end:
-                self._handed_over += len(item.lanes)
-                parts.end(item)
-                self._take_end(item)
-            else:
-                span, item.span = item.span, None
-                if span is not None:
-                    parts.begin(span, item.lanes)
-                self._take_start(item)
-
-    def _take_start(self, record: SpanRecord) -> None:
-        record.part = self._parts.part_of(record.id)
-        self._seq += 1
-        record.seq = self._seq
-        settings = self._settings
-        refused = self._is_stopped or self._bytes + record.size_bytes > settings.byte_budget
-        for lane in record.lanes:
-            if not lane.wants_starts:
-                continue
-            if refused or (settings.max_size and lane.waiting >= settings.max_size):
-                # No loss of a span: its END brings all of it again.
-                lane.account.lost_starts += 1
-            else:
-                self._hand_to(lane, record, lane.add_start)
-
-    def _take_end(self, record: SpanRecord) -> None:
-        self._seq += 1
-        record.seq = self._seq
-        settings = self._settings
-        refusal = None
-        if record.is_lost:
-            refusal = DEFECT
-        elif self._is_stopped:
-            refusal = SHUTDOWN
-        elif self._bytes + record.size_bytes > settings.byte_budget:
-            refusal = OUT_OF_BYTES
-        for lane in record.lanes:
-            if refusal is not None:
-                lane.refuse(record, refusal)
-            elif settings.max_size and lane.waiting >= settings.max_size:
-                lane.refuse(record, QUEUE_FULL)
-            else:
-                self._hand_to(lane, record, lane.add_end)
-
-    def _looked(self) -> None:
-        """Note when all lanes will have looked for work again."""
-        self._looks_at_s = max([lane.wakes_at_s for lane in self._lanes.values()])
-
-    def _hand_to(self, lane: Lane, record: SpanRecord, add: Callable[[SpanRecord], None]) -> None:
-        if not record.holders:
-            self._bytes += record.size_bytes
-        record.holders += 1
-        add(record)
-        if lane.home is None:
-            self._gate.after.append(partial(self._settle_home, lane))
-
-    def _settled(self, record: SpanRecord) -> None:
-        """Note that a lane holds a record no more."""
-        record.holders -= 1
-        if not record.holders:
-            self._bytes -= record.size_bytes
-        if not self._waiters:
-            return
-        if record.is_end:
-            for waiter in self._waiters:
-                if waiter.remaining is not None and record.seq <= waiter.seq_max:
-                    waiter.remaining -= 1
-        if not self._is_checking:
-            # Later: the lane is in the middle of a batch.
-            self._is_checking = True
-            self._gate.after.append(self._check_waiters)
-
-    def _new_lane(self, processor: Processor | Exporter) -> Lane:
-        exporter: Exporter
-        if _is_ours(processor):
-            exporter = processor
-        else:
-            # Not asked for its class: whatever has the methods will do, as in the original.
-            exporter = ForeignExporter(cast("Processor", processor))
-        names = {lane.account.name for lane in self._lanes.values()}
-        name, number = exporter.name, 1
-        while name in names:
-            number += 1
-            name = f"{exporter.name}-{number}"
-        exporter.name = name
-        delay_ms = self._settings.start_delay_ms
-        delay_s = exporter.start_delay_s if delay_ms is None else delay_ms / 1000
-        return Lane(
-            exporter,
-            name=name,
-            gate=self._gate,
-            settings=self._settings,
-            start_delay_s=delay_s,
-            clock=self._clock,
-            take_in=self._take_in,
-            looked=self._looked,
-            inbox=self._inbox,
-            settled=self._settled,
-            orphaned=self._move,
-        )
 
     # -- homes
 
@@ -424,7 +242,7 @@ class AsyncSpanQueue:
         if self._is_over:
             # Nobody will look again: what comes now is refused at once.
             if self._inbox:
-                self._take_in_here()
+                self._intake.take_in_here()
             return
         exits.register(self)
         home = self._user_home
@@ -455,13 +273,20 @@ class AsyncSpanQueue:
         if is_over:
             # Meanwhile: the home that was made for the lane is not needed.
             self._let_go()
-        elif not home.call(lane.start, epoch):
+            return
+        try:
+            is_started = home.call(lane.start, epoch)
+        except BaseException:
+            # Ctrl-C, or no stack left: the next span tries again.
+            lane.home = None
+            raise
+        if not is_started:
             self._move(lane, home)
 
     def _own_home(self, lane: Lane) -> ThreadHome:
         if not lane.exporter.is_foreign:
             return exporter_home()
-        with _exporter_lock:
+        with self._homes_lock:
             home = self._homes.get(lane)
             if home is None or home.loop.is_closed():
                 home = self._homes[lane] = ThreadHome(f"everyspan-{lane.account.name}")
@@ -485,7 +310,7 @@ class AsyncSpanQueue:
 
     def _leave_user_home(self, home: Home) -> None:
         # Closed by hand, with tasks on it that nobody cancelled: no promise to look will be kept.
-        for lane in [*self._lanes.values()]:
+        for lane in [*self._intake.lanes.values()]:
             if lane.home is home:
                 self._move(lane, home)
         if self._user_home is home:
@@ -493,20 +318,19 @@ class AsyncSpanQueue:
 
     # -- waiting
 
-    def _begin_wait(self, *, stop: bool, sync: bool, call: Callable[[], object]) -> _Waiter | None:
+    def _begin_wait(self, *, stop: bool, sync: bool, call: Callable[[], object]) -> Waiter | None:
         """Hurry all lanes and register a waiter; None if called from within everyspan."""
-        if stop and not self._is_stopped:
+        if stop and not self._intake.is_stopped:
             self._write_open_spans()
         if not self._gate.enter():
             return None
         try:
-            self._take_in()
-            lanes = [*self._lanes.values()]
-            self._is_stopped = self._is_stopped or stop
+            self._intake.take_in()
+            lanes = [*self._intake.lanes.values()]
+            self._intake.is_stopped = self._intake.is_stopped or stop
             remaining = None if stop else sum(lane.held for lane in lanes)
-            waiter = _Waiter(self._seq, remaining, call)
-            self._waiters.append(waiter)
-            self._gate.after.append(self._check_waiters)
+            waiter = Waiter(self._intake.seq, remaining, call)
+            self._intake.waiters.add(waiter)
             for lane in lanes:
                 lane.hurries += 1
                 home = lane.home
@@ -521,25 +345,11 @@ class AsyncSpanQueue:
         finally:
             self._gate.leave()
 
-    def _check_waiters(self) -> None:
-        with self._gate:
-            self._is_checking = False
-            for waiter in [*self._waiters]:
-                if self._is_done(waiter):
-                    self._waiters.remove(waiter)
-                    self._gate.after.append(waiter.call)
-
-    def _is_done(self, waiter: _Waiter) -> bool:
-        if waiter.remaining is None:
-            return all(lane.is_empty for lane in self._lanes.values())
-        return waiter.remaining <= 0
-
-    def _end_wait(self, waiter: _Waiter, *, stop: bool) -> FlushResult:
+    def _end_wait(self, waiter: Waiter, *, stop: bool) -> FlushResult:
         left: dict[str, MappingProxyType[str, int]] = {}
         with self._gate:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            for lane in [*self._lanes.values()]:
+            self._intake.waiters.remove(waiter)
+            for lane in [*self._intake.lanes.values()]:
                 lane.hurries -= 1
                 reasons = lane.reasons(waiter.seq_max)
                 if stop:
@@ -554,12 +364,12 @@ class AsyncSpanQueue:
             self._let_go()
         return FlushResult(ok=not left, safe=not left, left=MappingProxyType(left))
 
-    def _close(self) -> None:
+    def _close(self, keep: set[int]) -> None:
         with self._gate:
-            for lane in self._lanes.values():
+            for key, lane in self._intake.lanes.items():
                 # Nothing is held but STARTs that wait; the lane's runner learns that it is over.
                 lane.give_up(SHUTDOWN)
-                self._gate.after.append(lane.stop)
+                self._gate.after.append(partial(lane.stop, closes=key not in keep))
         self._let_go()
 
     def _let_go(self) -> None:
@@ -570,17 +380,21 @@ class AsyncSpanQueue:
             home.call(home.loop.call_later, CLOSE_S, home.loop.stop)
 
     def _wait_sync(self, timeout: float, *, stop: bool) -> FlushResult:
-        done = threading.Event()
+        done = Latch()
         until_s = self._clock.monotonic() + timeout
         waiter = self._begin_wait(stop=stop, sync=True, call=done.set)
         if waiter is None:
             return _CALLED_FROM_WITHIN
-        if any(lane.home is not None and lane.home.is_here for lane in self._lanes.values()):
+        if any(lane.home is not None and lane.home.is_here for lane in self._intake.lanes.values()):
             # This thread does the sending: waiting here would wait for ourselves.
             until_s = self._clock.monotonic()
-        self._run_homeless_here(waiter, done, until_s)
-        done.wait(max(0.0, until_s - self._clock.monotonic()))
-        return self._end_wait(waiter, stop=stop)
+        try:
+            self._run_homeless_here(waiter, done, until_s)
+            done.wait(max(0.0, until_s - self._clock.monotonic()))
+        finally:
+            # Ctrl-C ends the waiting, not what it began.
+            result = self._end_wait(waiter, stop=stop)
+        return result
 
     async def _wait_async(self, timeout: float, *, stop: bool) -> FlushResult:
         loop = asyncio.get_running_loop()
@@ -602,7 +416,7 @@ class AsyncSpanQueue:
     async def _closed_here(self, loop: asyncio.AbstractEventLoop) -> None:
         # `await queue.shutdown()` may be the last thing this loop does, and would cut them off.
         await asyncio.sleep(0)
-        tasks = {task for lane in [*self._lanes.values()] for task in lane.tasks_on(loop)}
+        tasks = {task for lane in [*self._intake.lanes.values()] for task in lane.tasks_on(loop)}
         tasks.discard(asyncio.current_task())
         if tasks:
             await asyncio.wait(tasks, timeout=CLOSE_S)
@@ -616,7 +430,7 @@ class AsyncSpanQueue:
 
     def _drain_late(self) -> None:
         timeout = max(0.0, self._leave_until_s - self._clock.monotonic())
-        hints = [lane.exporter.hint for lane in self._lanes.values() if lane.exporter.hint]
+        hints = [lane.exporter.hint for lane in self._intake.lanes.values() if lane.exporter.hint]
         if hints and timeout > UNREACHABLE_PATIENCE_S:
             result = self._wait_sync(UNREACHABLE_PATIENCE_S, stop=False)
             timeout -= UNREACHABLE_PATIENCE_S
@@ -637,9 +451,11 @@ class AsyncSpanQueue:
         self._leave_until_s = self._clock.monotonic()
         return True
 
-    def _run_homeless_here(self, waiter: _Waiter, done: threading.Event, until_s: float) -> None:
+    def _run_homeless_here(self, waiter: Waiter, done: Latch, until_s: float) -> None:
         """Run lanes on this thread that no thread could be started for."""
-        lanes = [lane for lane in self._lanes.values() if lane.home is None and not lane.is_empty]
+        lanes = [
+            lane for lane in self._intake.lanes.values() if lane.home is None and not lane.is_empty
+        ]
         if not lanes or not self._is_leaving:
             return
         loop = OwnLoop()
@@ -657,7 +473,7 @@ class AsyncSpanQueue:
                 self._attach(lane, home)
             try:
                 async with asyncio.timeout(until_s - self._clock.monotonic()):
-                    if not done.is_set():
+                    if not done.is_set:
                         await finished.wait()
             except TimeoutError:
                 pass
@@ -672,47 +488,16 @@ class AsyncSpanQueue:
         """Write spans that nobody ended as they stand, marked abandoned."""
         if not self._gate.enter():
             return
-        self._take_in()
-        still_open = self._parts.still_open()
+        still_open = self._intake.still_open()
         self._gate.leave()
         now_s = self._clock.monotonic()
         for span, part, lanes in still_open:
             record = freeze_span(span, is_end=False, offered_s=now_s, abandoned=True)
             record.part = part
             with self._gate:
-                for lane in lanes:
-                    if not lane.exporter.wants_every_start:
-                        self._hand_to(lane, record, lane.add_abandoned)
+                self._intake.take_abandoned(record, lanes)
 
 
 _CALLED_FROM_WITHIN = FlushResult(
     ok=False, safe=False, left=MappingProxyType({"everyspan": {"called from within": 1}})
 )
-
-_exporter_home: ThreadHome | None = None
-_exporter_lock = threading.RLock()
-
-
-def exporter_home() -> ThreadHome:
-    """Return the process's exporter thread, not necessarily started."""
-    global _exporter_home
-    with _exporter_lock:
-        if _exporter_home is None or _exporter_home.loop.is_closed():
-            _exporter_home = ThreadHome("everyspan-exporter")
-        return _exporter_home
-
-
-def _is_ours(processor: Processor | Exporter) -> TypeGuard[Exporter]:
-    # Of the class: a mock has whatever it is asked for.
-    kind = type(processor)
-    return hasattr(kind, "export") and hasattr(kind, "wants_every_start")
-
-
-def _forget_exporter() -> None:
-    global _exporter_home, _exporter_lock
-    exits.pin(_exporter_home)
-    _exporter_home = None
-    _exporter_lock = threading.RLock()
-
-
-exits.after_fork(_forget_exporter)

@@ -1,0 +1,238 @@
+"""Counts what comes into a queue and hands it to the lanes, inside the gate.
+
+I1  The inbox takes spans without the gate; whoever comes through the gate next takes the inbox in,
+    in the order it came (`docs/decisions/003`).
+I2  At most `max_size` spans wait for a destination and at most `byte_budget` bytes for all (P4).
+I3  A span that no lane has claimed shows as a residual (P1).
+
+Knows nothing of loops and threads: a lane without a home is told to whoever finds homes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TypeGuard, cast
+
+from everyspan.clock import Clock
+from everyspan.config import Settings
+from everyspan.delivery.exporter import Exporter
+from everyspan.delivery.gate import Gate
+from everyspan.delivery.lane import Lane
+from everyspan.home import Home
+from everyspan.ledger import Stats
+from everyspan.model.record import Part, SpanRecord
+from everyspan.model.span import Span
+from everyspan.processors.base import Processor
+from everyspan.processors.foreign import ForeignExporter
+from everyspan.queue.parts import Parts
+from everyspan.queue.waiters import Waiters
+
+QUEUE_FULL = "queue full"
+OUT_OF_BYTES = "byte budget"
+SHUTDOWN = "shutdown"
+DEFECT = "defect of everyspan"
+
+
+class Intake:
+    """See the module text.
+
+    Args:
+        homeless: Called after the gate for a lane that holds something and runs nowhere.
+        orphaned: Called for a lane whose home is gone.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock,
+        homeless: Callable[[Lane], object],
+        orphaned: Callable[[Lane, Home], None],
+    ) -> None:
+        self.gate = Gate()
+        self.inbox: deque[SpanRecord | Span] = deque()
+        self.lanes: dict[int, Lane] = {}
+        self.waiters = Waiters(self.gate, is_empty=self._is_empty)
+        self.seq = 0
+        self.bytes_held = 0
+        self.is_stopped = False
+        self._settings = settings
+        self._clock = clock
+        self._homeless = homeless
+        self._orphaned = orphaned
+        self._parts = Parts()
+        self._processors: dict[int, object] = {}
+        # Ended spans, once for each lane that was to take them.
+        self._handed_over = 0
+        self._snapshot = Stats()
+
+    def lane(self, processor: Processor | Exporter) -> Lane:
+        """Return the lane of a processor, made at the first call for it."""
+        key = id(processor)
+        lane = self.lanes.get(key)
+        if lane is not None:
+            return lane
+        # Where this thread is inside already, no other is.
+        entered = self.gate.enter()
+        try:
+            lane = self.lanes.get(key)
+            if lane is None:
+                lane = self._new_lane(processor)
+                # `processor` is kept too, so that its address stays its own.
+                self._processors[key] = processor
+                # A new dict: whoever is inside may be going through the old one.
+                self.lanes = {**self.lanes, key: lane}
+            return lane
+        finally:
+            if entered:
+                self.gate.leave()
+
+    def stats(self) -> Stats:
+        """Return the books of this instant; from within everyspan, the last ones published."""
+        if not self.gate.enter():
+            return self._snapshot
+        try:
+            self.take_in()
+            self._snapshot = Stats(
+                destinations=tuple(lane.snapshot() for lane in self.lanes.values()),
+                open_spans=self._parts.open_spans,
+                forgotten_spans=self._parts.forgotten,
+                unclaimed_spans=self._handed_over
+                - sum(lane.account.accepted for lane in self.lanes.values()),
+            )
+            return self._snapshot
+        finally:
+            self.gate.leave()
+
+    def take_in_here(self) -> None:
+        """Take in on the agent's thread: the lanes' loops are too slow to keep the inbox short."""
+        gate = self.gate
+        if not gate.enter():
+            gate.deferred.put((self.take_in, ()))
+            return
+        try:
+            self.take_in()
+        finally:
+            gate.leave()
+
+    # -- inside the gate
+
+    def take_in(self) -> None:
+        """Count and hand to the lanes what the inbox holds, in the order it came."""
+        inbox = self.inbox
+        parts = self._parts
+        # No more than is there now: other threads go on adding.
+        for _ in range(len(inbox)):
+            item = inbox.popleft()
+            if isinstance(item, Span):
+                parts.begin(item, item._lanes)
+                continue
+            item.tidy()
+            if item.is_end:
+                self._handed_over += len(item.lanes)
+                parts.end(item)
+                self._take_end(item)
+            else:
+                span, item.span = item.span, None
+                if span is not None:
+                    parts.begin(span, item.lanes)
+                self._take_start(item)
+
+    def still_open(self) -> list[tuple[Span, Part, tuple[Lane, ...]]]:
+        """Return the spans that have not ended, oldest first, with their part and lanes."""
+        self.take_in()
+        return self._parts.still_open()
+
+    def take_abandoned(self, record: SpanRecord, lanes: tuple[Lane, ...]) -> None:
+        """Hand over the START of a span that is open while the queue ends."""
+        for lane in lanes:
+            if not lane.exporter.wants_every_start:
+                self._hand_to(lane, record, lane.add_abandoned)
+
+    def _take_start(self, record: SpanRecord) -> None:
+        record.part = self._parts.part_of(record.id)
+        self.seq += 1
+        record.seq = self.seq
+        settings = self._settings
+        refused = self.is_stopped or self.bytes_held + record.size_bytes > settings.byte_budget
+        for lane in record.lanes:
+            if not lane.wants_starts:
+                continue
+            if refused or (settings.max_size and lane.waiting >= settings.max_size):
+                # No loss of a span: its END brings all of it again.
+                lane.account.lost_starts += 1
+            else:
+                self._hand_to(lane, record, lane.add_start)
+
+    def _take_end(self, record: SpanRecord) -> None:
+        self.seq += 1
+        record.seq = self.seq
+        settings = self._settings
+        refusal = None
+        if record.is_lost:
+            refusal = DEFECT
+        elif self.is_stopped:
+            refusal = SHUTDOWN
+        elif self.bytes_held + record.size_bytes > settings.byte_budget:
+            refusal = OUT_OF_BYTES
+        for lane in record.lanes:
+            if refusal is not None:
+                lane.refuse(record, refusal)
+            elif settings.max_size and lane.waiting >= settings.max_size:
+                lane.refuse(record, QUEUE_FULL)
+            else:
+                self._hand_to(lane, record, lane.add_end)
+
+    def _hand_to(self, lane: Lane, record: SpanRecord, add: Callable[[SpanRecord], None]) -> None:
+        if not record.holders:
+            self.bytes_held += record.size_bytes
+        record.holders += 1
+        add(record)
+        if lane.home is None:
+            self.gate.after.append(partial(self._homeless, lane))
+
+    def _settled(self, record: SpanRecord) -> None:
+        """Note that a lane holds a record no more."""
+        record.holders -= 1
+        if not record.holders:
+            self.bytes_held -= record.size_bytes
+        self.waiters.settled(record)
+
+    def _is_empty(self) -> bool:
+        return all(lane.is_empty for lane in self.lanes.values())
+
+    def _new_lane(self, processor: Processor | Exporter) -> Lane:
+        exporter: Exporter
+        if _is_ours(processor):
+            exporter = processor
+        else:
+            # Not asked for its class: whatever has the methods will do, as in the original.
+            exporter = ForeignExporter(cast("Processor", processor))
+        names = {lane.account.name for lane in self.lanes.values()}
+        name, number = exporter.name, 1
+        while name in names:
+            number += 1
+            name = f"{exporter.name}-{number}"
+        exporter.name = name
+        delay_ms = self._settings.start_delay_ms
+        delay_s = exporter.start_delay_s if delay_ms is None else delay_ms / 1000
+        return Lane(
+            exporter,
+            name=name,
+            gate=self.gate,
+            settings=self._settings,
+            start_delay_s=delay_s,
+            clock=self._clock,
+            take_in=self.take_in,
+            inbox=self.inbox,
+            settled=self._settled,
+            orphaned=self._orphaned,
+        )
+
+
+def _is_ours(processor: Processor | Exporter) -> TypeGuard[Exporter]:
+    # Of the class: a mock has whatever it is asked for.
+    kind = type(processor)
+    return hasattr(kind, "export") and hasattr(kind, "wants_every_start")
