@@ -14,7 +14,8 @@ from everyspan.model.freeze import freeze
 from everyspan.model.span import SPAN_ERROR_KEY, SPAN_TYPE_KEY, Span, SpanStatus
 
 RECORD_BYTES_FIXED = 600
-"""Memory of a record beside its payloads (measured: 430 to 560 bytes with typical ids)."""
+"""What a record is charged beside its payloads. Measured: 626 bytes in traces of five spans, ids
+shared; 897 where every span is a trace of its own."""
 
 NAME_LENGTH_MAX = 4_096
 """Characters kept of a name or an error text; chosen, not measured."""
