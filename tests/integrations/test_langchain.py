@@ -167,7 +167,10 @@ class Recorded:
         return found
 
     def tree(self) -> Any:
-        """The one tree of all spans as (name, [children in order of start])."""
+        """The one tree of all spans as (name, [children in order of start]).
+
+        Tools, which run at once, stand in the order of their names.
+        """
         spans = self.spans()
         assert len({span.id for span in spans}) == len(spans)
         assert len({span.trace_id for span in spans}) == 1
@@ -175,6 +178,8 @@ class Recorded:
 
         def branch(span: Span) -> Any:
             children = [branch(child) for child in spans if child.parent_id == span.id]
+            if all(isinstance(child, str) and child.startswith("tool:") for child in children):
+                children.sort()
             return (span.name, children) if children else span.name
 
         tree = branch(root)
@@ -230,7 +235,7 @@ AGENT_TREE = (
     "LangGraph",
     [
         ("agent", ["llm:scripted-1"]),
-        ("tools", ["tool:weather", "tool:clock"]),
+        ("tools", ["tool:clock", "tool:weather"]),
         ("agent", ["llm:scripted-1"]),
     ],
 )
