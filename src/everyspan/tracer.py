@@ -19,11 +19,11 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 import msgspec
+from uuid_utils import uuid4
 
 from everyspan import pipeline
 from everyspan.context import Scope, current, innermost, leave
 from everyspan.errors import SettingsError
-from everyspan.model.ids import new_id
 from everyspan.model.record import lost_span, snapshot_span
 from everyspan.model.span import Span
 from everyspan.model.span_error import set_span_error
@@ -104,8 +104,8 @@ class span(_Named, kw_only=True, eq=False):
             parent_id = parent_id or parent.id
         opened = Span(
             name=self.name,
-            trace_id=trace_id or new_id(),
-            id=new_id(),
+            trace_id=trace_id or str(uuid4()),
+            id=str(uuid4()),
             parent_id=parent_id or None,
             start_ns=time_ns(),
             input=self.input,

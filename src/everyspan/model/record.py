@@ -86,6 +86,22 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
 
     def tidy(self) -> None:
         """Make of every field what its type says, whatever the agent put there."""
+        if not (
+            type(self.id) is type(self.trace_id) is type(self.name) is str
+            and (self.parent_id is None or type(self.parent_id) is str)
+            and (self.type is None or type(self.type) is str)
+            and (self.task_id is None or type(self.task_id) is str)
+            and self.group_id is None
+            and self.error is None
+            and type(self.status) is SpanStatus
+            and len(self.name) <= NAME_LENGTH_MAX
+            and type(self.start_ns) is int
+            and 0 <= self.start_ns <= NS_MAX
+            and (self.end_ns is None or (type(self.end_ns) is int and 0 <= self.end_ns <= NS_MAX))
+        ):
+            self._mend()
+
+    def _mend(self) -> None:
         if not type(self.id) is type(self.trace_id) is type(self.name) is str:
             self.id, self.trace_id, self.name = map(_short, (self.id, self.trace_id, self.name))
         elif len(self.name) > NAME_LENGTH_MAX:
