@@ -544,6 +544,23 @@ async def test_losses_are_said_once_for_each_reason(caplog: pytest.LogCaptureFix
     ]
 
 
+async def test_a_log_that_raises_stops_no_lane() -> None:
+    """P2, P5: the agent's own filter; what comes after the loss is delivered."""
+
+    def broken(record: logging.LogRecord) -> bool:
+        raise ValueError
+
+    logger = logging.getLogger("everyspan")
+    logger.addFilter(broken)
+    try:
+        rig = Rig(ScriptedExporter(KeyError("x"), is_foreign=True), batch_size=1, concurrency=1)
+        rig.add(end("a"), end("b"))
+        await rig.drained()
+    finally:
+        logger.removeFilter(broken)
+    assert (rig.stats.dropped_total, rig.stats.delivered) == (1, 1)
+
+
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_some_statuses_of_foreign_errors_are_worth_another_try(status: int) -> None:
     """Q25."""

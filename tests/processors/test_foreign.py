@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from everyspan.delivery.backlog import Batch
@@ -205,3 +206,14 @@ def test_it_is_shut_down_once_with_its_queue(caplog: pytest.LogCaptureFixture) -
     assert [record.getMessage() for record in caplog.records] == ["Closing failed to shut down"]
     assert queue.shutdown_sync(10)
     assert calls == ["shutdown"]
+
+
+async def test_a_span_that_cannot_be_read_costs_only_itself() -> None:
+    """P5: raw JSON that is none here; nesting deeper than this thread's stack has the same end."""
+    processor = Single()
+    unreadable = end("b", input=msgspec.Raw(b"{"))
+    batch = Batch([start("a")], [end("a"), unreadable, end("c")])
+    failed = await ForeignExporter(processor).export(batch)
+    assert processor.log == ["start a", "end a", "end c"]
+    assert [(p, e.reason) for p, e in failed.items()] == [(2, "DecodeError")]
+    assert list(await ForeignExporter(processor).export(Batch([], [unreadable]))) == [0]

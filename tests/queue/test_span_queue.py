@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
 
+from everyspan.delivery.backlog import Batch
+from everyspan.errors import ExportError
 from everyspan.model.span import Span, SpanEventType
 from everyspan.processors.base import AsyncTracingProcessor, SyncTracingProcessor
+from everyspan.processors.memory import InMemoryTracingProcessor
 from everyspan.queue.span_queue import AsyncSpanQueue
 from tests.records import make_span
 from tests.waiting import settle, until, wait_until
@@ -492,6 +495,29 @@ async def test_starts_give_their_bytes_back_too() -> None:
     assert await queue.shutdown(10)
     assert queue._intake.bytes_held == 0
     assert [span.id for span in memory.spans] == ["a"]
+
+
+async def test_a_span_that_ends_while_another_is_written_as_open_is_not_written_after() -> None:
+    """K3: no START lands after its END, though the queue ends meanwhile."""
+    written: list[tuple[str, str]] = []
+
+    class Writer(InMemoryTracingProcessor):
+        async def export(self, batch: Batch) -> Mapping[int, ExportError]:
+            written.extend(("end" if r.is_end else "start", r.id) for r in batch.records)
+            return {}
+
+    class Slow:
+        def __repr__(self) -> str:
+            queue.enqueue(END, late, [writer])
+            return "x"
+
+    writer = Writer()
+    queue = AsyncSpanQueue(linger_ms=0)
+    late = make_span("late")
+    queue.begin(make_span("open", input=Slow()), (queue.lane(writer),))
+    queue.begin(late, (queue.lane(writer),))
+    await queue.shutdown(10)
+    assert sorted(written) == [("end", "late"), ("start", "open")]
 
 
 def _memory() -> Any:

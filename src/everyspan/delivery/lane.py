@@ -505,6 +505,12 @@ def classify(error: BaseException) -> ExportError:
 
 
 def _warn_of_loss(name: str, reason: str) -> None:
-    logger.warning(
-        "spans lost on the way to %s: %s (counted in everyspan.stats(); said once)", name, reason
-    )
+    try:
+        logger.warning(
+            "spans lost on the way to %s: %s (counted in everyspan.stats(); said once)",
+            name,
+            reason,
+        )
+    except Exception:
+        # The agent's own filter or handler; neither a lane nor the agent may stumble over it.
+        pass

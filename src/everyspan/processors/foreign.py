@@ -67,16 +67,28 @@ class ForeignExporter:
     ) -> dict[int, ExportError]:
         if not records:
             return {}
-        spans = [record.to_span() for record in records]
+        failed: dict[int, ExportError] = {}
+        spans: list[Span] = []
+        positions: list[int] = []
+        for position, record in enumerate(records, offset):
+            try:
+                spans.append(record.to_span())
+                positions.append(position)
+            except Exception as error:
+                # Nested too deep to be read here, or raw JSON that is none: the others get theirs.
+                failed[position] = classify(error)
+        if not spans:
+            return failed
         if isinstance(self._processor, SyncTracingProcessor):
             errors = self._call_sync(self._processor, event, spans)
         else:
             errors = await self._call_async(self._processor, event, spans)
-        return {
-            offset + position: classify(error)
-            for position, error in enumerate(errors)
+        failed.update(
+            (position, classify(error))
+            for position, error in zip(positions, errors, strict=False)
             if error is not None
-        }
+        )
+        return failed
 
     async def _call_async(
         self, processor: AsyncTracingProcessor, event: SpanEventType, spans: list[Span]

@@ -147,6 +147,10 @@ class Intake:
 
     def take_abandoned(self, record: SpanRecord, lanes: tuple[Lane, ...]) -> None:
         """Hand over the START of a span that is open while the queue ends."""
+        self.take_in()
+        if self._parts.part_of(record.id) is None:
+            # It ended while it was frozen: its END brings all of it.
+            return
         for lane in lanes:
             if not lane.exporter.wants_every_start:
                 self._hand_to(lane, record, lane.add_abandoned)
