@@ -269,3 +269,20 @@ def timed(script: str) -> tuple[subprocess.CompletedProcess[str], float]:
     _, errors = process.communicate(timeout=STARTUP_MAX_S)
     took_s = time.monotonic() - ended_s
     return subprocess.CompletedProcess(process.args, process.returncode, "", errors), took_s
+
+
+def test_several_queues_share_one_grace() -> None:
+    """P4: replaced pipelines that hang, and `multiprocessing`'s finaliser beside `atexit`."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        done, took_s = timed(f"""
+import multiprocessing.util, everyspan
+for _ in range(3):
+    everyspan.configure(everyspan.SGPTracingProcessorConfig(
+        sgp_api_key="k", sgp_account_id="a", sgp_base_url="http://127.0.0.1:{port}"),
+        grace_s={GRACE_S})
+    with everyspan.span("one"):
+        pass
+""")
+    assert done.returncode == 0, done.stderr
+    assert took_s < GRACE_S + SLACK_S

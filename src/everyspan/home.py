@@ -9,6 +9,7 @@ H3  Names resolve on threads of our own. The default executor of asyncio is gone
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import socket
 import threading
@@ -68,7 +69,8 @@ class ThreadHome(Home):
             self._thread = thread
             try:
                 # Before the home's thread: later, at exit, no thread could be started for it.
-                self._own_loop.resolver.start()
+                if not self._own_loop.resolver.is_started:
+                    self._own_loop.resolver.start()
                 thread.start()
             except RuntimeError:
                 self._thread = None
@@ -102,8 +104,9 @@ class OwnLoop(asyncio.SelectorEventLoop):
     """An event loop that resolves names without an executor (H3)."""
 
     def __init__(self) -> None:
-        super().__init__()
+        # First: a loop that could not be made is closed all the same.
         self.resolver = Resolver()
+        super().__init__()
 
     async def getaddrinfo(
         self,
@@ -123,7 +126,9 @@ class OwnLoop(asyncio.SelectorEventLoop):
     def close(self) -> None:
         """Close the loop and let its resolver threads end."""
         self.resolver.close()
-        super().close()
+        with contextlib.suppress(AttributeError):
+            # It has no sockets where there were no descriptors left to make them.
+            super().close()
 
 
 class Resolver:
@@ -133,6 +138,11 @@ class Resolver:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads = 0
         self._idle = 0
+
+    @property
+    def is_started(self) -> bool:
+        """True if there is a thread."""
+        return self._threads > 0
 
     def start(self) -> None:
         """Start a thread.

@@ -135,6 +135,15 @@ class Stats:
     forgotten_spans: int = 0
     unclaimed_spans: int = 0
 
+    def joined(self, other: Stats) -> Stats:
+        """Return the books of both."""
+        return Stats(
+            destinations=self.destinations + other.destinations,
+            open_spans=self.open_spans + other.open_spans,
+            forgotten_spans=self.forgotten_spans + other.forgotten_spans,
+            unclaimed_spans=self.unclaimed_spans + other.unclaimed_spans,
+        )
+
     @property
     def residual(self) -> int:
         """Spans unaccounted for, by absolute value over all destinations."""
@@ -157,3 +166,17 @@ class FlushResult:
 
     def __bool__(self) -> bool:
         return self.ok
+
+    def joined(self, other: FlushResult) -> FlushResult:
+        """Return what both say together."""
+        left = {name: dict(reasons) for name, reasons in self.left.items()}
+        for name, reasons in other.left.items():
+            mine = left.setdefault(name, {})
+            for reason, spans in reasons.items():
+                mine[reason] = mine.get(reason, 0) + spans
+        frozen = {name: MappingProxyType(reasons) for name, reasons in left.items()}
+        return FlushResult(
+            ok=self.ok and other.ok,
+            safe=self.safe and other.safe,
+            left=MappingProxyType(frozen),
+        )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from typing import Any
 
 from everyspan.config import load_environment, load_settings
@@ -51,14 +54,20 @@ class Pipeline:
 
 
 _current: Pipeline | None = None
+# Of pipelines that were replaced and still deliver what they held.
+_draining: list[AsyncSpanQueue] = []
+# Re-entrant: a finalizer may come here while its thread is inside.
+_lock = threading.RLock()
 
 
 def current() -> Pipeline:
     """Return the pipeline in force; one without destinations before `configure`."""
     global _current
-    if _current is None:
-        _current = Pipeline(())
-    return _current
+    pipe = _current
+    if pipe is None:
+        with _lock:
+            pipe = _current = _current or Pipeline(())
+    return pipe
 
 
 def configure(
@@ -102,20 +111,23 @@ def configure(
 
 def set_tracing_processor_configs(configs: Sequence[TracingProcessorConfig]) -> None:
     """Replace the registered destinations by these; the former ones are drained (`trace:G3`)."""
-    _replace(Pipeline([_build(config) for config in configs], **current().settings))
+    processors = [_build(config) for config in configs]
+    with _lock:
+        _replace(Pipeline(processors, **current().settings))
 
 
 def add_tracing_processor_config(config: TracingProcessorConfig) -> None:
     """Register one more destination; the same account twice exports twice (`trace:G2`)."""
     global _current
-    pipe = current()
     processor = _build(config)
-    grown = Pipeline.__new__(Pipeline)
-    grown.__dict__.update(pipe.__dict__)
-    grown.processors = (*pipe.processors, processor)
-    grown.lanes = (*pipe.lanes, pipe.queue.lane(processor))
-    grown._look_at_lanes()
-    _current = grown
+    with _lock:
+        pipe = current()
+        grown = Pipeline.__new__(Pipeline)
+        grown.__dict__.update(pipe.__dict__)
+        grown.processors = (*pipe.processors, processor)
+        grown.lanes = (*pipe.lanes, pipe.queue.lane(processor))
+        grown._look_at_lanes()
+        _current = grown
 
 
 def get_default_span_queue() -> AsyncSpanQueue:
@@ -129,8 +141,11 @@ async def shutdown_default_span_queue(timeout: float = 30.0) -> FlushResult:
 
 
 def stats() -> Stats:
-    """Return the books of all destinations at this instant; callable from anywhere."""
-    return current().queue.stats()
+    """Return the books of all destinations at this instant; callable from anywhere.
+
+    Those that `configure` replaced are among them while they still deliver.
+    """
+    return functools.reduce(Stats.joined, [queue.stats() for queue in _queues()])
 
 
 def flush(timeout: float = 30.0) -> FlushResult:
@@ -139,12 +154,12 @@ def flush(timeout: float = 30.0) -> FlushResult:
     Returns:
         True if all are delivered; else what was left, where, and why.
     """
-    return current().queue.flush_sync(_seconds(timeout))
+    return _each_sync(AsyncSpanQueue.flush_sync, timeout)
 
 
 async def aflush(timeout: float = 30.0) -> FlushResult:
     """As `flush`, awaiting."""
-    return await current().queue.flush(_seconds(timeout))
+    return await _each(AsyncSpanQueue.flush, timeout)
 
 
 def shutdown(timeout: float = 30.0) -> FlushResult:
@@ -153,12 +168,30 @@ def shutdown(timeout: float = 30.0) -> FlushResult:
     Returns:
         True if all are delivered; else what was given up, where, and why.
     """
-    return current().queue.shutdown_sync(_seconds(timeout))
+    return _each_sync(AsyncSpanQueue.shutdown_sync, timeout)
 
 
 async def ashutdown(timeout: float = 30.0) -> FlushResult:
     """As `shutdown`, awaiting."""
-    return await current().queue.shutdown(_seconds(timeout))
+    return await _each(AsyncSpanQueue.shutdown, timeout)
+
+
+def _queues() -> list[AsyncSpanQueue]:
+    return [current().queue, *(queue for queue in _draining if not queue.is_over)]
+
+
+def _each_sync(wait: Callable[[AsyncSpanQueue, float], FlushResult], timeout: float) -> FlushResult:
+    until_s = monotonic() + _seconds(timeout)
+    results = [wait(queue, max(0.0, until_s - monotonic())) for queue in _queues()]
+    return functools.reduce(FlushResult.joined, results)
+
+
+async def _each(
+    wait: Callable[[AsyncSpanQueue, float], Awaitable[FlushResult]], timeout: float
+) -> FlushResult:
+    until_s = monotonic() + _seconds(timeout)
+    results = [await wait(queue, max(0.0, until_s - monotonic())) for queue in _queues()]
+    return functools.reduce(FlushResult.joined, results)
 
 
 def _seconds(timeout: float) -> float:
@@ -170,9 +203,13 @@ def _seconds(timeout: float) -> float:
 
 def _replace(pipe: Pipeline) -> None:
     global _current
-    before, _current = _current, pipe
+    with _lock:
+        before, _current = _current, pipe
+        _draining[:] = [queue for queue in _draining if not queue.is_over]
+        if before is not None:
+            _draining.append(before.queue)
     if before is not None:
-        before.queue.close_soon(keep=pipe.processors)
+        before.queue.close_soon(keep=lambda: current().processors)
 
 
 def _default_destinations() -> list[Destination]:
@@ -213,7 +250,10 @@ def _build(destination: Destination) -> Processor | Exporter:
 
 def _forget_parent() -> None:
     """Begin anew in a forked child, with the same destinations and nothing of the parent's."""
-    global _current
+    global _current, _lock
+    _lock = threading.RLock()
+    exits.pin([*_draining])
+    _draining.clear()
     if _current is not None:
         exits.pin(_current)
         _current = Pipeline(_current.processors, **_current.settings)

@@ -24,7 +24,7 @@ def test_the_ceiling_doubles_from_the_first_failure_on() -> None:
     assert ceilings == [0.5, 1, 2, 4, 8, 16, 30, 30]
 
 
-@given(asked_s=st.floats(0, 10**9), draw=draws, failures=st.integers(1, 100))
+@given(asked_s=st.floats(FIRST_CEILING_S, 10**9), draw=draws, failures=st.integers(1, 100))
 def test_what_the_backend_asked_for_is_obeyed(asked_s: float, draw: float, failures: int) -> None:
     """Retry-After: never less, at most a tenth more, however many failures there were."""
     pause_s = wait_s(failures, retry_after_s=asked_s, draw=lambda: draw)

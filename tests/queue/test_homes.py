@@ -13,6 +13,7 @@ import pytest
 
 import everyspan
 from everyspan import pipeline
+from everyspan.model.record import SpanRecord
 from everyspan.model.span import Span
 from everyspan.processors.base import AsyncTracingProcessor, SyncTracingProcessor
 from everyspan.processors.memory import InMemoryTracingProcessor
@@ -289,3 +290,91 @@ def test_a_blocked_destination_delays_no_other_that_sleeps() -> None:
     finally:
         release.set()
     assert queue.shutdown_sync(10)
+
+
+def test_a_replaced_pipeline_is_flushed_and_counted_too(pipeline_at_rest: None) -> None:
+    """P1: what `configure` replaced still holds spans, and says so until it does not."""
+    with Backend(lambda request: Answer(then="hang")) as backend:
+        everyspan.configure(
+            everyspan.SGPTracingProcessorConfig("k", "a", backend.base_url), linger_ms=0
+        )
+        with everyspan.span("old"):
+            pass
+        wait_until(lambda: everyspan.stats().destinations[0].in_flight == 1)
+        everyspan.configure(InMemoryTracingProcessor())
+        assert [d.name for d in everyspan.stats().destinations] == ["memory", "sgp"]
+        assert everyspan.flush(0.1).left["sgp"] == {"no answer yet": 1}
+        assert everyspan.shutdown(0.1).left["sgp"] == {"no answer yet": 1}
+    wait_until(lambda: [d.name for d in everyspan.stats().destinations] == ["memory"])
+
+
+def test_a_runner_that_stumbles_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P1, P5: a defect of ours, or no memory, must not leave a lane asleep for good."""
+    monkeypatch.setattr("everyspan.delivery.lane.RESTART_S", 0.0)
+    queue, memory = AsyncSpanQueue(own_homes=True, linger_ms=0), InMemoryTracingProcessor()
+    lane = queue.lane(memory)
+    decide, failures = lane._decide, iter([MemoryError(), MemoryError()])
+
+    def stumbling(now_s: float) -> object:
+        for failure in failures:
+            raise failure
+        return decide(now_s)
+
+    monkeypatch.setattr(lane, "_decide", stumbling)
+    queue.enqueue("end", make_span("a"), [memory])
+    wait_until(lambda: len(memory.spans) == 1)
+    assert queue.shutdown_sync(10)
+
+
+def test_a_span_that_cannot_be_taken_in_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P1, P5: it counts as dropped."""
+    queue, memory = AsyncSpanQueue(own_homes=True, linger_ms=0), InMemoryTracingProcessor()
+    end = queue._intake._parts.end
+
+    def failing(record: SpanRecord) -> None:
+        if record.id == "bad":
+            raise MemoryError
+        end(record)
+
+    monkeypatch.setattr(queue._intake._parts, "end", failing)
+    for name in ("a", "bad", "b"):
+        queue.enqueue("end", make_span(name), [memory])
+    assert queue.flush_sync(10).left["memory"] == {"defect of everyspan": 1}
+    assert (len(memory.spans), queue.stats().residual) == (2, 0)
+    assert queue.shutdown_sync(10)
+
+
+def test_where_no_thread_can_be_started_the_next_span_tries_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """P2: the agent's thread never does the sending while the process lives."""
+    queue, recorder = AsyncSpanQueue(own_homes=True, linger_ms=0), Recorder()
+    with monkeypatch.context() as patch:
+        patch.setattr("everyspan.home.ThreadHome.start", lambda home: False)
+        queue.enqueue("end", make_span("a"), [recorder])
+    assert recorder.ended == []
+    queue.enqueue("end", make_span("b"), [recorder])
+    wait_until(lambda: recorder.ended == ["a", "b"])
+    assert queue.shutdown_sync(10)
+
+
+def test_a_flush_that_waits_takes_nobody_elses_linger() -> None:
+    """Spans that come while somebody waits for older ones travel in company as ever."""
+    with Backend(
+        lambda request: Answer(then="hang" if request.number == 1 else "reply")
+    ) as backend:
+        queue = AsyncSpanQueue(linger_ms=60_000, batch_size=10, own_homes=True)
+        processor = everyspan.SGPAsyncTracingProcessor(
+            everyspan.SGPTracingProcessorConfig("k", "a", backend.base_url)
+        )
+        queue.enqueue("end", make_span("stuck"), [processor])
+        waiting = threading.Thread(target=queue.flush_sync, args=(20,))
+        waiting.start()
+        wait_until(lambda: queue.stats().destinations[0].in_flight == 1)
+        for number in range(10):
+            queue.enqueue("end", make_span(f"s{number}"), [processor])
+            queue.stats()
+        wait_until(lambda: queue.stats().destinations[0].delivered == 10)
+        assert [len(request.items) for request in backend.requests[1:]] == [10]
+    waiting.join(20)
+    queue.shutdown_sync(5)

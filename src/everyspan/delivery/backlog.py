@@ -226,6 +226,11 @@ class Backlog:
     # -- looking
 
     @property
+    def oldest_seq(self) -> int:
+        """`seq` of the record that came first of those that wait; 0 if none does."""
+        return min((waiting[0].seq for waiting in (self._starts, self._ends) if waiting), default=0)
+
+    @property
     def is_full(self) -> bool:
         """True if a whole batch waits."""
         return (

@@ -20,6 +20,7 @@ def wait_s(failures: int, *, retry_after_s: float | None, draw: Callable[[], flo
         retry_after_s: What the backend asked for, None where it asked for nothing.
         draw: Returns a number in [0, 1).
     """
-    if retry_after_s is not None:
+    # "At once", again and again, would be a loop without a pause: then our own wait holds.
+    if retry_after_s is not None and retry_after_s >= FIRST_CEILING_S:
         return retry_after_s * (1 + draw() / 10)
     return draw() * min(LAST_CEILING_S, FIRST_CEILING_S * 2.0 ** min(failures - 1, 16))

@@ -9,11 +9,15 @@ G2  Nothing is encoded, logged or called back inside: what must be called is put
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
+
+logger = logging.getLogger("everyspan")
 
 
 class Gate:
@@ -76,8 +80,16 @@ class Gate:
                 return
             try:
                 call()
+            except Exception as error:
+                if isinstance(error, RecursionError):
+                    # No stack left: whoever leaves next calls it.
+                    self.after.append(call)
+                    raise
+                # No descriptors, perhaps: nothing of ours may raise into the agent (P2).
+                with contextlib.suppress(Exception):
+                    logger.exception("everyspan could not do what was left to do")
             except BaseException:
-                # Ctrl-C, or no stack left: whoever leaves next calls it.
+                # Ctrl-C: whoever leaves next calls it.
                 self.after.append(call)
                 raise
 

@@ -18,6 +18,7 @@ All state is guarded by the queue's gate; only `_send` and the sleep of `_run` a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
@@ -44,6 +45,9 @@ from everyspan.ledger import Account, DestinationStats
 from everyspan.model.record import SpanRecord
 
 logger = logging.getLogger("everyspan")
+
+RESTART_S = 1.0
+"""Pause before a lane that stumbled starts again; chosen, not measured."""
 
 NEVER_S = float("inf")
 AWAKE_S = float("-inf")
@@ -83,6 +87,7 @@ class Lane:
         self.wants_starts = exporter.wants_every_start or start_delay_s is not None
         self.home: Home | None = None
         self.hurries = 0
+        self.hurry_seq = 0
         self._reported: dict[str, int] = {}
         self.wakes_at_s = NEVER_S
         self._gate = gate
@@ -152,6 +157,11 @@ class Lane:
     @property
     def _flying(self) -> int:
         return sum(len(batch.ends) for batch in self._in_flight.values())
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing is held at all."""
+        return not self._in_flight and self._backlog.due_in_s(self._clock.monotonic()) is None
 
     @property
     def is_empty(self) -> bool:
@@ -288,7 +298,8 @@ class Lane:
             return None, self._expires_in_s(now_s), AWAKE_S
         if now_s < self._paused_until_s:
             return None, min(self._paused_until_s - now_s, self._expires_in_s(now_s)), AWAKE_S
-        hurry = self.hurries > 0
+        # Only those that somebody waits for: others linger as ever.
+        hurry = self.hurries > 0 and self._backlog.oldest_seq <= self.hurry_seq
         batch = self._backlog.take(now_s, hurry=hurry)
         if batch is None:
             sleep_s = self._backlog.due_in_s(now_s, hurry=hurry)
@@ -389,9 +400,20 @@ class Lane:
 
     def _run_ended(self, epoch: int, task: asyncio.Task[None]) -> None:
         home = self.home
-        if task.cancelled() and epoch == self._epoch and home is not None:
+        if epoch != self._epoch or home is None:
+            return
+        if task.cancelled():
             # The loop's owner ends it (`asyncio.run` does so): another loop has to go on.
             self._orphaned(self, home)
+        elif (error := task.exception()) is not None:
+            # A defect of ours, or no memory: the spans that wait must not wait for ever.
+            with contextlib.suppress(Exception):
+                logger.error("the exporter stumbled and starts again", exc_info=error)
+            home.loop.call_later(RESTART_S, self._restart, epoch)
+
+    def _restart(self, epoch: int) -> None:
+        if epoch == self._epoch:
+            self.start(epoch)
 
     def _wake_here(self) -> None:
         if self._wake_up is not None:
@@ -453,10 +475,12 @@ class Lane:
                 raise
             # A processor may raise anything; the span is counted and the lane lives on (P5).
             error = self._what_it_means(caught)
-        with self._gate:
-            self._settle(batch, failed, error, sent_s)
-        # That of this loop: the lane may have moved on to another.
-        wake_up.set()
+        try:
+            with self._gate:
+                self._settle(batch, failed, error, sent_s)
+        finally:
+            # That of this loop: the lane may have moved on to another.
+            wake_up.set()
 
     def _what_it_means(self, error: BaseException) -> ExportError:
         if self.exporter.is_foreign:

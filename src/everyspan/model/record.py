@@ -109,7 +109,9 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
         for field in ("parent_id", "task_id", "group_id", "type"):
             value = getattr(self, field)
             if value is not None and type(value) is not str:
-                setattr(self, field, str(value) if isinstance(value, str) else _short(value))
+                setattr(
+                    self, field, str.__str__(value) if isinstance(value, str) else _short(value)
+                )
         if type(self.status) is not SpanStatus:
             self.status = _status(self.status)
         if self.error is not None and self.status == SpanStatus.SUCCESS:

@@ -23,6 +23,10 @@ _pinned: list[object] = []
 class Drainable(Protocol):
     """A queue, as seen from the end of the process."""
 
+    def leave_soon(self) -> None:
+        """Let the grace begin."""
+        ...
+
     def leave(self) -> None:
         """Drain within the grace; afterwards every offer drains before it returns."""
         ...
@@ -69,7 +73,11 @@ def pin(thing: object) -> None:
 
 
 def _leave() -> None:
-    for queue in [*_queues.values()]:
+    queues = [*_queues.values()]
+    # All of their graces run at once, and only once.
+    for queue in queues:
+        queue.leave_soon()
+    for queue in queues:
         queue.leave()
 
 

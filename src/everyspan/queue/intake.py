@@ -129,15 +129,21 @@ class Intake:
             if isinstance(item, Span):
                 parts.begin(item, item._lanes)
                 continue
-            item.tidy()
             if item.is_end:
                 self._handed_over += len(item.lanes)
-                parts.end(item)
-                self._take_end(item)
-            else:
-                span, item.span = item.span, None
-                if span is not None:
+            try:
+                item.tidy()
+                if item.is_end:
+                    parts.end(item)
+                elif item.span is not None:
+                    span, item.span = item.span, None
                     parts.begin(span, item.lanes)
+            except Exception:
+                # A defect of ours, or no memory: it costs this span alone, which is counted.
+                item.is_lost = True
+            if item.is_end:
+                self._take_end(item)
+            elif not item.is_lost:
                 self._take_start(item)
 
     def still_open(self) -> list[tuple[Span, Part, tuple[Lane, ...]]]:
@@ -151,8 +157,13 @@ class Intake:
         if self._parts.part_of(record.id) is None:
             # It ended while it was frozen: its END brings all of it.
             return
+        is_too_much = self.bytes_held + record.size_bytes > self._settings.byte_budget
         for lane in lanes:
-            if not lane.exporter.wants_every_start:
+            if lane.exporter.wants_every_start:
+                continue
+            if is_too_much:
+                lane.account.lost_starts += 1
+            else:
                 self._hand_to(lane, record, lane.add_abandoned)
 
     def _take_start(self, record: SpanRecord) -> None:

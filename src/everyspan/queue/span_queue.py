@@ -205,20 +205,30 @@ class AsyncSpanQueue:
         """As `shutdown`, from code that cannot await."""
         return self._wait_sync(timeout, stop=True)
 
-    def close_soon(self, keep: Collection[object] = ()) -> None:
+    def close_soon(self, keep: Callable[[], Collection[object]] = tuple) -> None:
         """Take no more spans, and end once those that are held have their answer.
 
         Args:
-            keep: Processors that another queue goes on using: they are not shut down.
+            keep: Returns the processors that another queue uses then: they are not shut down.
         """
-        close = partial(self._close, {id(processor) for processor in keep})
+        close = partial(self._close, keep)
         if self._begin_wait(stop=True, sync=False, call=close) is None:
             self._gate.after.append(partial(self.close_soon, keep))
 
+    @property
+    def is_over(self) -> bool:
+        """True once the queue has been shut down and holds nothing any more."""
+        return self._is_over
+
+    def leave_soon(self) -> None:
+        """Let the grace of the process's end begin; from now on offers drain themselves."""
+        if not self._is_leaving:
+            self._leave_until_s = self._clock.monotonic() + self._settings.grace_s
+            self._is_leaving = True
+
     def leave(self) -> None:
-        """Drain because the process ends (see `exits`); later offers drain before they return."""
-        self._leave_until_s = self._clock.monotonic() + self._settings.grace_s
-        self._is_leaving = True
+        """Drain because the process ends (see `exits`), within its grace."""
+        self.leave_soon()
         self._drain_late()
 
     def forget(self) -> None:
@@ -247,15 +257,21 @@ class AsyncSpanQueue:
         exits.register(self)
         home = self._user_home
         if home is None or home.loop.is_closed():
-            own = self._own_home(lane)
-            if not own.start():
-                # The interpreter is ending; whoever drains does the work himself.
-                self._leave_at_once()
+            try:
+                home = self._own_home(lane)
+                is_started = home.start()
+            except OSError:
+                # No descriptors left; the next span tries again.
                 return
-            home = own
+            if not is_started:
+                # No thread can be started. At the end of the process, whoever drains does the
+                # work himself; before, the next span tries again.
+                if exits.is_exiting():
+                    self.leave_soon()
+                return
         self._attach(lane, home)
         if exits.is_exiting():
-            self._leave_at_once()
+            self.leave_soon()
 
     def _attach(self, lane: Lane, home: Home) -> None:
         gate = self._gate
@@ -304,9 +320,11 @@ class AsyncSpanQueue:
             if home is self._user_home:
                 self._user_home = None
             lane.detach()
+            is_needed = bool(self._inbox) or not lane.is_idle
         finally:
             self._gate.leave()
-        self._settle_home(lane)
+        if is_needed:
+            self._settle_home(lane)
 
     def _leave_user_home(self, home: Home) -> None:
         # Closed by hand, with tasks on it that nobody cancelled: no promise to look will be kept.
@@ -333,6 +351,7 @@ class AsyncSpanQueue:
             self._intake.waiters.add(waiter)
             for lane in lanes:
                 lane.hurries += 1
+                lane.hurry_seq = self._intake.seq
                 home = lane.home
                 if home is not None and (
                     not home.is_running or (sync and home.is_here and home is self._user_home)
@@ -364,12 +383,13 @@ class AsyncSpanQueue:
             self._let_go()
         return FlushResult(ok=not left, safe=not left, left=MappingProxyType(left))
 
-    def _close(self, keep: set[int]) -> None:
+    def _close(self, keep: Callable[[], Collection[object]]) -> None:
+        kept = {id(processor) for processor in keep()}
         with self._gate:
             for key, lane in self._intake.lanes.items():
                 # Nothing is held but STARTs that wait; the lane's runner learns that it is over.
                 lane.give_up(SHUTDOWN)
-                self._gate.after.append(partial(lane.stop, closes=key not in keep))
+                self._gate.after.append(partial(lane.stop, closes=key not in kept))
         self._let_go()
 
     def _let_go(self) -> None:
@@ -423,11 +443,6 @@ class AsyncSpanQueue:
 
     # -- the end of the process
 
-    def _leave_at_once(self) -> None:
-        if not self._is_leaving:
-            self._leave_until_s = self._clock.monotonic() + self._settings.grace_s
-            self._is_leaving = True
-
     def _drain_late(self) -> None:
         timeout = max(0.0, self._leave_until_s - self._clock.monotonic())
         hints = [lane.exporter.hint for lane in self._intake.lanes.values() if lane.exporter.hint]
@@ -456,7 +471,7 @@ class AsyncSpanQueue:
         lanes = [
             lane for lane in self._intake.lanes.values() if lane.home is None and not lane.is_empty
         ]
-        if not lanes or not self._is_leaving:
+        if not lanes or not self._is_leaving or _runs_a_loop():
             return
         loop = OwnLoop()
         home = Home(loop)
@@ -496,6 +511,14 @@ class AsyncSpanQueue:
             record.part = part
             with self._gate:
                 self._intake.take_abandoned(record, lanes)
+
+
+def _runs_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 _CALLED_FROM_WITHIN = FlushResult(
