@@ -110,7 +110,7 @@ def run(
     requests = max(1, round(seconds * rate))
     print(
         f"A LangGraph agent, {rate:g} requests a second for {seconds:g} s, "
-        "each on an event loop of its own.",
+        "each on its own event loop.",
         file=out,
     )
     with _server(store) as url:
@@ -409,7 +409,8 @@ def _progress_line(counter: Counter, elapsed_s: float) -> str:
     books = everyspan.stats().destinations[0]
     per_batch = books.delivered / books.requests if books.requests else 0.0
     return (
-        f"{elapsed_s:5.1f}s  {counter.requests:,} requests, {len(counter.span_ids):,} spans, "
-        f"{books.delivered:,} delivered, {per_batch:.0f}/batch, "
-        f"queue {books.queued + books.in_flight:,}, residual {books.residual}"
+        # What a terminal of 80 columns cuts off stands last.
+        f"{elapsed_s:3.0f}s {counter.requests:,} requests, {len(counter.span_ids):,} spans, "
+        f"{books.delivered:,} delivered, queue {books.queued + books.in_flight:,}, "
+        f"residual {books.residual}, {per_batch:.0f}/batch"
     )
