@@ -17,8 +17,9 @@ from tests.serving import serving
 SOURCES = Path(__file__).parent.parent / "src"
 
 GRACE_S = 1.0
-SLACK_S = 0.3
-"""How much longer than its grace a process may take to end."""
+SLACK_S = 1.5
+"""How much longer than its grace a process may take to end: 0.3 s on a machine of its own; here
+other tests share two cores with it. What hangs, hangs for a minute."""
 
 STARTUP_MAX_S = 20.0
 

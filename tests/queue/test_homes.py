@@ -240,6 +240,8 @@ def test_any_schedule_of_calls_explains_every_span_and_leaves_nothing(
         wait_until(lambda: not any(t.name == "everyspan-Hostile" for t in threading.enumerate()))
         wait_until(lambda: not asyncio.all_tasks(exporter_home().loop))
         assert not {id(queue) for queue in queues} & exits._queues.keys()
+    # Here, where it is expected, and not in the middle of another test.
+    gc.collect()
 
 
 def test_a_processor_registered_again_is_not_shut_down(pipeline_at_rest: None) -> None:
