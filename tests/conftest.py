@@ -15,8 +15,8 @@ for helper in HERE.rglob("*.py"):
         name = ".".join(helper.relative_to(HERE.parent).with_suffix("").parts)
         pytest.register_assert_rewrite(name)
 
-# A deadline, and being too slow, measure the machine's other work, not ours. Under CI hypothesis has
-# its own profile, which forgoes both as well and is seeded.
+# A deadline, and being too slow, measure the machine's other work, not ours. Under CI hypothesis
+# has its own profile, which forgoes both as well and is seeded.
 if "CI" not in os.environ:
     hypothesis.settings.register_profile(
         "everyspan", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
