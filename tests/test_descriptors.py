@@ -61,5 +61,6 @@ def test_a_thousand_loops_leave_nothing_behind() -> None:
     assert seen["most"] <= seen["first"] + 1, seen
     assert seen["last"] <= seen["first"], seen
     # One connection for forty requests is a reuse of 97.5 %.
-    assert seen["connections_of_one_loop"] == 1, seen
+    # None is seen where the kernel gave it the port of one of the thousand before.
+    assert seen["connections_of_one_loop"] <= 1, seen
     assert len(backend.requests) == LOOPS + PER

@@ -370,7 +370,7 @@ def test_a_flush_that_waits_takes_nobody_elses_linger() -> None:
             everyspan.SGPTracingProcessorConfig("k", "a", backend.base_url)
         )
         queue.enqueue("end", make_span("stuck"), [processor])
-        waiting = threading.Thread(target=queue.flush_sync, args=(20,))
+        waiting = threading.Thread(target=queue.flush_sync, args=(5,))
         waiting.start()
         wait_until(lambda: queue.stats().destinations[0].in_flight == 1)
         for number in range(10):
@@ -379,4 +379,4 @@ def test_a_flush_that_waits_takes_nobody_elses_linger() -> None:
         wait_until(lambda: queue.stats().destinations[0].delivered == 10)
         assert [len(request.items) for request in backend.requests[1:]] == [10]
     waiting.join(20)
-    queue.shutdown_sync(5)
+    queue.shutdown_sync(0.1)
