@@ -6,7 +6,7 @@ PYTHON ?= python3
 OTHER_PYTHONS ?= 3.12 3.13
 BIN := .venv/bin
 
-.PHONY: help demo test check bench lock venv clean
+.PHONY: help demo test check bench lock venv peers clean
 
 help:
 	@echo 'make demo    watch a real agent being traced, about 30 seconds'
@@ -22,7 +22,12 @@ venv:
 demo: venv
 	@$(BIN)/everyspan demo
 
-test: venv
+# The SDKs that everyspan is measured against and must get on with; apart from .venv, since they pin
+# old versions of what the demo needs new.
+peers:
+	@scripts/venv '$(PYTHON)' .venv-peers benchmarks/requirements.lock
+
+test: venv peers
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
 	@for version in $(OTHER_PYTHONS); do scripts/test-on $$version || exit 1; done
 
@@ -31,9 +36,8 @@ check: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench:
-	@scripts/venv '$(PYTHON)' .venv-bench benchmarks/requirements.lock
-	.venv-bench/bin/python -m benchmarks
+bench: peers
+	.venv-peers/bin/python -m benchmarks
 
 # Hashes of every platform's files, and no registry's address (docs/decisions/001).
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -44,5 +48,5 @@ lock:
 	$(COMPILE) --upgrade pyproject.toml benchmarks/requirements.in --output-file benchmarks/requirements.lock
 
 clean:
-	rm -rf .venv .venv-3.* .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .venv-3.* .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

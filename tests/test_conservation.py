@@ -126,6 +126,7 @@ class Script:
     name = "script"
     wants_every_start = False
     is_foreign = False
+    blocks = False
     start_delay_s: float | None = 0.0
     hint: str | None = None
 

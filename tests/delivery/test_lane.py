@@ -59,6 +59,7 @@ class ScriptedExporter:
     name = "scripted"
     wants_every_start = False
     is_foreign = False
+    blocks = False
     start_delay_s: float | None = None
     hint: str | None = None
 

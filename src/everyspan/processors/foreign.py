@@ -29,6 +29,7 @@ class ForeignExporter:
 
     wants_every_start = True
     is_foreign = True
+    blocks = False
     start_delay_s: float | None = None
     hint: str | None = None
 

@@ -7,17 +7,13 @@ from collections.abc import Mapping
 from everyspan.delivery.backlog import Batch
 from everyspan.errors import ExportError
 from everyspan.model.span import Span
-from everyspan.processors.base import AsyncTracingProcessor
+from everyspan.processors.builtin import BuiltinProcessor
 
 
-class InMemoryTracingProcessor(AsyncTracingProcessor):
+class InMemoryTracingProcessor(BuiltinProcessor):
     """A destination whose `spans` are the ended spans, in the order of their delivery."""
 
     name = "memory"
-    wants_every_start = False
-    is_foreign = False
-    start_delay_s: float | None = None
-    hint: str | None = None
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -26,17 +22,3 @@ class InMemoryTracingProcessor(AsyncTracingProcessor):
         """Keep the ended spans of the batch; see `Exporter`."""
         self.spans += [record.to_span() for record in batch.ends]
         return {}
-
-    def connections(self) -> int:
-        """Return 0: nothing is opened."""
-        return 0
-
-    async def close(self) -> None:
-        """Do nothing: the spans stay."""
-
-    async def on_span_start(self, span: Span) -> None:
-        """Do nothing."""
-
-    async def on_span_end(self, span: Span) -> None:
-        """Keep the span as it is now."""
-        self.spans.append(span)

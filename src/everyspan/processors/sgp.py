@@ -13,7 +13,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from time import monotonic
 from typing import Any, ClassVar
 
 import httpx2
@@ -29,9 +28,10 @@ from everyspan.errors import (
     RetryableExportError,
     SettingsError,
 )
-from everyspan.model.record import SpanRecord, freeze_span
+from everyspan.model.record import SpanRecord
 from everyspan.model.span import COMPLETENESS_KEY, SPAN_TYPE_KEY, Span, SpanStatus, SpanType
-from everyspan.processors.base import AsyncTracingProcessor, TracingProcessorConfig
+from everyspan.processors.base import TracingProcessorConfig
+from everyspan.processors.builtin import BuiltinProcessor
 from everyspan.transport.client import HttpClients
 from everyspan.transport.reply import to_error
 
@@ -78,7 +78,7 @@ class SGPTracingProcessorConfig(TracingProcessorConfig):
         return f"SGPTracingProcessorConfig({self.sgp_account_id!r}, {self.sgp_base_url!r})"
 
 
-class SGPAsyncTracingProcessor(AsyncTracingProcessor):
+class SGPAsyncTracingProcessor(BuiltinProcessor):
     """The SGP destination; with an empty key or account it is off and sends nothing (`trace:S5`).
 
     Args:
@@ -86,16 +86,13 @@ class SGPAsyncTracingProcessor(AsyncTracingProcessor):
     """
 
     name = "sgp"
-    wants_every_start = False
-    is_foreign = False
+    spans_max = ITEMS_MAX
 
     def __init__(self, config: SGPTracingProcessorConfig, *, only_everyspan: bool = False) -> None:
         environment = load_environment()
         self.is_enabled = bool(config.sgp_api_key and config.sgp_account_id)
         self.base_url = config.sgp_base_url or environment.sgp_base_url or DEFAULT_BASE_URL
         self.only_everyspan = only_everyspan
-        self.start_delay_s: float | None = None
-        self.hint: str | None = None
         if only_everyspan:
             self.start_delay_s = LOCAL_START_DELAY_S
             self.hint = (
@@ -104,7 +101,7 @@ class SGPAsyncTracingProcessor(AsyncTracingProcessor):
         elif not environment.skip_span_start:
             self.start_delay_s = 0.0
         self._is_verified = not only_everyspan
-        self._skip_starts = environment.skip_span_start
+        self.takes_starts = not environment.skip_span_start
         self._http = HttpClients(
             self.base_url,
             headers={
@@ -171,39 +168,9 @@ class SGPAsyncTracingProcessor(AsyncTracingProcessor):
 
     # -- for whoever awaits the processor directly
 
-    async def on_span_start(self, span: Span) -> None:
-        """Send the span as in progress, if STARTs are on (`trace:S2`)."""
-        await self.on_spans_start([span])
-
-    async def on_span_end(self, span: Span) -> None:
-        """Send the span."""
-        await self.on_spans_end([span])
-
-    async def on_spans_start(self, spans: Sequence[Span]) -> None:
-        """Send the spans as in progress in one request, if STARTs are on (`trace:S3`)."""
-        if not self._skip_starts:
-            await self._send(spans, is_end=False)
-
-    async def on_spans_end(self, spans: Sequence[Span]) -> None:
-        """Send the spans in one request.
-
-        Raises:
-            ExportError: They were not stored; the class says whether trying again can help.
-        """
-        await self._send(spans, is_end=True)
-
-    async def shutdown(self) -> None:
-        """Close the running loop's connections."""
-        await self.close()
-
     async def _send(self, spans: Sequence[Span], *, is_end: bool) -> None:
-        if not spans or not self.is_enabled:
-            return
-        now_s = monotonic()
-        records = [freeze_span(span, is_end=is_end, offered_s=now_s) for span in spans]
-        for first in range(0, len(records), ITEMS_MAX):
-            some = records[first : first + ITEMS_MAX]
-            await self.export(Batch([], some) if is_end else Batch(some, []))
+        if self.is_enabled:
+            await super()._send(spans, is_end=is_end)
 
     def _get_client(self) -> httpx2.AsyncClient | None:
         """Return the running loop's client, as the original's (`trace:L1`, `L4`, `S5`)."""

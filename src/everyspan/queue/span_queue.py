@@ -255,7 +255,7 @@ class AsyncSpanQueue:
                 self._intake.take_in_here()
             return
         exits.register(self)
-        home = self._user_home
+        home = None if lane.exporter.blocks else self._user_home
         if home is None or home.loop.is_closed():
             try:
                 home = self._own_home(lane)
@@ -300,7 +300,7 @@ class AsyncSpanQueue:
             self._move(lane, home)
 
     def _own_home(self, lane: Lane) -> ThreadHome:
-        if not lane.exporter.is_foreign:
+        if not (lane.exporter.is_foreign or lane.exporter.blocks):
             return exporter_home()
         with self._homes_lock:
             home = self._homes.get(lane)
