@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("processors", ABOVE),
     ("queue", "all above but transport, spool"),
     ("pipeline", ABOVE),
-    ("context, tracer", ABOVE),
+    ("context, tracer, trace", ABOVE),
     ("adk, integrations, acp", PUBLIC),
     ("server", "errors, clock, config, model"),
     ("loadtest, testing", ABOVE),
@@ -130,7 +130,7 @@ def test_importing_everyspan_loads_nothing_heavy() -> None:
         ("integrations: from everyspan.adk import tracing", False),
         ("pipeline: from everyspan.cli import main", False),
         ("__init__: from everyspan.cli import main", False),
-        ("__init__: from everyspan.tracer import Tracer", True),
+        ("__init__: from everyspan.trace import Tracer", True),
         ("__main__: from everyspan.cli import main", True),
     ],
 )

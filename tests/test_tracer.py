@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import everyspan
-from everyspan import SettingsError, SpanStatus, SpanType, Tracer
+from everyspan import SettingsError, SpanStatus, SpanType
 from everyspan.model.span import Span
 from everyspan.model.w3c import RemoteParent
 from tests.recording import Recording, recorded
@@ -513,83 +513,6 @@ def test_a_span_ends_where_spans_go_when_it_ends(recording: Recording) -> None:
     assert everyspan.flush(20)
     assert [span.name for span in later.spans] == ["x"]
     assert recording.memory.spans == []
-
-
-# -- traces by hand
-
-
-def test_a_span_started_by_hand_is_not_the_current_one(recording: Recording) -> None:
-    trace = Tracer().trace("t")
-    span = trace.start_span(
-        "x", parent_id="p", input=1, data={"k": 1}, task_id="task", type="TRACER"
-    )
-    assert everyspan.current_span() is None
-    span.output = 2
-    assert trace.end_span(span) is span
-    kept = recording.one("x")
-    assert (kept.trace_id, kept.parent_id, kept.task_id, kept.type) == ("t", "p", "task", "TRACER")
-    assert (kept.input, kept.output, kept.data) == (1, 2, {"k": 1})
-
-
-def test_an_end_time_that_is_set_stays(recording: Recording) -> None:
-    """trace:T5."""
-    trace = Tracer().trace("t")
-    span = trace.start_span("x")
-    span.end_time = span.start_time + timedelta(seconds=1)
-    trace.end_span(span)
-    assert recording.one("x").end_time == span.start_time + timedelta(seconds=1)
-
-
-@pytest.mark.parametrize("nothing", ["", None])
-def test_a_trace_without_id_starts_no_span(nothing: str | None) -> None:
-    """trace:T1."""
-    with pytest.raises(ValueError, match="trace_id must not be empty"):
-        Tracer().trace(nothing).start_span("x")
-
-
-def test_a_span_may_start_and_end_on_different_threads(recording: Recording) -> None:
-    span = Tracer().trace("t").start_span("x")
-    thread = threading.Thread(target=Tracer().trace("t").end_span, args=(span,))
-    thread.start()
-    thread.join()
-    assert recording.names == ["x"]
-    assert everyspan.stats().open_spans == 0
-
-
-def test_a_trace_uses_the_destinations_there_are_when_a_span_ends(recording: Recording) -> None:
-    """trace:G4: the live list."""
-    trace = Tracer().trace("t")
-    later = everyspan.InMemoryTracingProcessor()
-    everyspan.configure(later, linger_ms=0)
-    trace.end_span(trace.start_span("x"))
-    assert everyspan.flush(20)
-    assert [span.name for span in later.spans] == ["x"]
-
-
-def test_a_span_ended_again_is_a_later_version(recording: Recording) -> None:
-    """P6: it keeps its place in the trace, and the backend keeps one row."""
-    trace = Tracer().trace("t")
-    span = trace.start_span("x")
-    trace.end_span(span)
-    span.output = "more"
-    trace.end_span(span)
-    assert [(s.id, s.output) for s in recording.spans] == [(span.id, None), (span.id, "more")]
-    assert everyspan.stats().open_spans == 0
-
-
-@pytest.mark.parametrize(
-    ("call", "text"),
-    [
-        (lambda: Tracer().trace(5), "trace_id must be text, got 5"),  # type: ignore[arg-type]
-        (lambda: Tracer().trace("t").start_span(5), "name must be text, got 5"),  # type: ignore[arg-type]
-        (lambda: Tracer().trace("t").start_span("x", parent_id=5), "parent_id must be text, got 5"),  # type: ignore[arg-type]
-        (lambda: Tracer().trace("t").end_span("x"), "span must be a Span, got 'x'"),  # type: ignore[arg-type]
-    ],
-)
-def test_a_bad_argument_by_hand_is_named(call: Any, text: str) -> None:
-    with pytest.raises(SettingsError) as caught:
-        call()
-    assert str(caught.value) == text
 
 
 def test_a_span_that_has_ended_is_held_by_nothing_of_ours(recording: Recording) -> None:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
         ashutdown,
         configure,
         flush,
+        get_async_tracing_processors,
         get_default_span_queue,
+        get_sync_tracing_processors,
         set_tracing_processor_configs,
         shutdown,
         shutdown_default_span_queue,
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
     from everyspan.processors.memory import InMemoryTracingProcessor
     from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
     from everyspan.queue.span_queue import AsyncSpanQueue
-    from everyspan.tracer import Trace, Tracer, span, traced
+    from everyspan.trace import AsyncTrace, AsyncTracer, Trace, Tracer
+    from everyspan.tracer import span, traced
 
 __version__ = "0.1.0"
 
@@ -54,7 +57,9 @@ _HOMES = {
         "ashutdown",
         "configure",
         "flush",
+        "get_async_tracing_processors",
         "get_default_span_queue",
+        "get_sync_tracing_processors",
         "set_tracing_processor_configs",
         "shutdown",
         "shutdown_default_span_queue",
@@ -68,13 +73,16 @@ _HOMES = {
     "everyspan.processors.memory": ("InMemoryTracingProcessor",),
     "everyspan.processors.sgp": ("SGPAsyncTracingProcessor", "SGPTracingProcessorConfig"),
     "everyspan.queue.span_queue": ("AsyncSpanQueue",),
-    "everyspan.tracer": ("Trace", "Tracer", "span", "traced"),
+    "everyspan.trace": ("AsyncTrace", "AsyncTracer", "Trace", "Tracer"),
+    "everyspan.tracer": ("span", "traced"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "SPAN_ERROR_KEY",
     "AsyncSpanQueue",
+    "AsyncTrace",
+    "AsyncTracer",
     "AsyncTracingProcessor",
     "DestinationStats",
     "EverySpanError",
@@ -102,8 +110,10 @@ __all__ = [
     "current_span",
     "extract",
     "flush",
+    "get_async_tracing_processors",
     "get_default_span_queue",
     "get_span_error",
+    "get_sync_tracing_processors",
     "inject",
     "register",
     "set_span_error",

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from everyspan.config import load_environment, load_settings
 from everyspan.delivery.exporter import Exporter
@@ -128,6 +128,16 @@ def add_tracing_processor_config(config: TracingProcessorConfig) -> None:
         grown.lanes = (*pipe.lanes, pipe.queue.lane(processor))
         grown._look_at_lanes()
         _current = grown
+
+
+def get_async_tracing_processors() -> list[Processor]:
+    """Return the registered destinations; each takes spans of either kind of trace."""
+    return [cast("Processor", processor) for processor in current().processors]
+
+
+def get_sync_tracing_processors() -> list[Processor]:
+    """As `get_async_tracing_processors`: nothing is sent on the agent's thread (D24)."""
+    return get_async_tracing_processors()
 
 
 def get_default_span_queue() -> AsyncSpanQueue:

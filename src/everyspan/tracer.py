@@ -154,7 +154,10 @@ class span(_Named, kw_only=True, eq=False):
                 set_span_error(scope.span, error)
         finally:
             # Ctrl-C may come at any line of ours.
-            end(scope.span)
+            self._end(scope.span)
+
+    def _end(self, opened: Span) -> None:
+        end(opened)
 
     async def __aenter__(self) -> Span:
         return self.__enter__()
@@ -194,11 +197,7 @@ def begin(opened: Span) -> None:
 def end(opened: Span) -> None:
     """Freeze a span and hand it over; a span that has ended before is sent as a later version."""
     try:
-        if opened.end_ns is None:
-            now_ns, start_ns = time_ns(), opened.start_ns
-            # The machine's clock may have been set back meanwhile.
-            is_back = type(start_ns) is int and start_ns > now_ns
-            opened.end_ns = start_ns if is_back else now_ns
+        set_end_time(opened)
         pipe = pipeline.current()
         if not pipe.lanes:
             pipe.note_nowhere()
@@ -214,68 +213,13 @@ def end(opened: Span) -> None:
         logger.exception("everyspan could not hand over a span")
 
 
-class Tracer:
-    """Makes traces whose spans are opened and ended by hand."""
-
-    def trace(self, trace_id: str | None) -> Trace:
-        """Return the trace with this id; with a falsy id, one that records nothing.
-
-        Raises:
-            SettingsError: The id is no text.
-        """
-        return Trace(trace_id)
-
-
-class Trace:
-    """One trace; it touches no context, so a span may end on another thread than it started."""
-
-    def __init__(self, trace_id: str | None) -> None:
-        if trace_id:
-            check_text(trace_id=trace_id)
-        self.trace_id = trace_id
-
-    def start_span(
-        self,
-        name: str,
-        parent_id: str | None = None,
-        input: Any = None,
-        data: Any = None,
-        task_id: str | None = None,
-        type: str | None = None,
-    ) -> Span:
-        """Open a span; end it with `end_span`.
-
-        Raises:
-            ValueError: The trace has no id (`trace:T1`).
-            SettingsError: An argument is of the wrong type.
-        """
-        if not self.trace_id:
-            raise ValueError("trace_id must not be empty to start a span")
-        if builtins.type(name) is not str or not (parent_id is task_id is type is None):
-            check_text(name=name, parent_id=parent_id, task_id=task_id, type=type)
-        opened = Span(
-            name=name,
-            trace_id=self.trace_id,
-            parent_id=parent_id,
-            start_ns=time_ns(),
-            input=input,
-            data=data,
-            task_id=task_id,
-            type=type,
-        )
-        begin(opened)
-        return opened
-
-    def end_span(self, span: Span) -> Span:
-        """End a span and return it; its `end_time` is kept if it has one (`trace:T5`).
-
-        Raises:
-            SettingsError: `span` is none.
-        """
-        if not isinstance(span, Span):
-            raise SettingsError(f"span must be a Span, got {span!r}")
-        end(span)
-        return span
+def set_end_time(opened: Span) -> None:
+    """Set the end of a span to now, unless it has one (`trace:T5`)."""
+    if opened.end_ns is None:
+        now_ns, start_ns = time_ns(), opened.start_ns
+        # The machine's clock may have been set back meanwhile.
+        is_back = type(start_ns) is int and start_ns > now_ns
+        opened.end_ns = start_ns if is_back else now_ns
 
 
 @overload

@@ -216,3 +216,20 @@ def test_what_is_no_span_is_refused_by_field(obj: Any, text: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Span.model_validate(obj)
     assert str(caught.value).startswith(text)
+
+
+def test_a_span_is_made_with_the_originals_fields() -> None:
+    """trace:T2: times as datetimes, or as text; `start_time` is what no span is without."""
+    at = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
+    span = Span(id="s", name="x", start_time=at, trace_id="t")
+    assert (span.start_time, span.end_time, span.end_ns) == (at, None, None)
+    ended = Span(id="s", name="x", trace_id="t", start_time=at, end_time=at)
+    assert (ended.start_ns, ended.end_ns, ended.end_time) == (span.start_ns, span.start_ns, at)
+    assert Span(name="x", trace_id="t", start_ns=span.start_ns, end_time=at).end_time == at
+    text: Any = at.isoformat()
+    assert Span(name="x", trace_id="t", start_time=text, end_time=text).end_time == at
+    assert pickle.loads(pickle.dumps(ended)).end_time == at
+    with pytest.raises(SettingsError, match="start_time is missing"):
+        Span(id="s", name="x", trace_id="t")
+    with pytest.raises(SettingsError, match="start_time must be a datetime, got 5"):
+        Span(id="s", name="x", trace_id="t", start_time=5)  # type: ignore[arg-type]

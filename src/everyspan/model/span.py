@@ -10,7 +10,7 @@ import copy
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
@@ -38,6 +38,8 @@ DUMPED = (
 
 _REQUIRED = ("name", "trace_id", "start_time")
 _OWN = ("group_id", "type", "status")
+_NO_TEXT = ("input", "output", "data")
+_TIMES = ("start_time", "end_time")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -92,14 +94,18 @@ class Span(msgspec.Struct, kw_only=True, weakref=True, eq=False):
     """One timed operation; times are integer Unix nanoseconds.
 
     `input`, `output` and `data` may be anything; what cannot be shown as JSON is marked in place
-    when the span ends. `end_ns` is None while the span runs.
+    when the span ends. `end_ns` is None while the span runs. `start_time` and `end_time` are the
+    same times as UTC datetimes, cut to microseconds; a new span takes either form, also as text.
+
+    Raises:
+        SettingsError: Neither `start_ns` nor `start_time` was given, or a time is none.
     """
 
     name: str
     trace_id: str
     id: str = msgspec.field(default_factory=new_id)
     parent_id: str | None = None
-    start_ns: int
+    start_ns: int = None  # type: ignore[assignment]  # Taken from `start_time`, then.
     end_ns: int | None = None
     input: Any = None
     output: Any = None
@@ -116,23 +122,15 @@ class Span(msgspec.Struct, kw_only=True, weakref=True, eq=False):
     _frozen_input: Any = None
     _remote: Any = None
 
-    @property
-    def start_time(self) -> datetime:
-        """`start_ns` as a UTC datetime, cut to microseconds."""
-        return _to_datetime(self.start_ns)
+    # The original's names of the times, for the constructor; afterwards they are computed.
+    start_time: datetime = None  # type: ignore[assignment]
+    end_time: datetime | None = None
+    _given_end_time: ClassVar[Any]
 
-    @start_time.setter
-    def start_time(self, value: datetime) -> None:
-        self.start_ns = _to_ns(value, "start_time")
-
-    @property
-    def end_time(self) -> datetime | None:
-        """`end_ns` as a UTC datetime, cut to microseconds; None while the span runs."""
-        return None if self.end_ns is None else _to_datetime(self.end_ns)
-
-    @end_time.setter
-    def end_time(self, value: datetime | None) -> None:
-        self.end_ns = None if value is None else _to_ns(value, "end_time")
+    def __post_init__(self) -> None:
+        # What the recorder makes comes through here as well: two looks, no call.
+        if self.start_ns is None or self._given_end_time is not None:
+            _take_times(self)
 
     def model_dump(
         self,
@@ -198,10 +196,7 @@ class Span(msgspec.Struct, kw_only=True, weakref=True, eq=False):
             value = obj.get(name)
             if value is None:
                 continue
-            if name in ("start_time", "end_time"):
-                if isinstance(value, str):
-                    value = _parse_time(value, name)
-            elif name not in ("input", "output", "data") and not isinstance(value, str):
+            if name not in (*_NO_TEXT, *_TIMES) and not isinstance(value, str):
                 raise SettingsError(f"{name} must be text, got {value!r}")
             setattr(span, name, value)
         if "status" not in obj and isinstance(span.data, dict):
@@ -216,11 +211,51 @@ class Span(msgspec.Struct, kw_only=True, weakref=True, eq=False):
         return f"Span({self.name!r}, id={self.id!r}, trace_id={self.trace_id!r})"
 
 
+_start_slot, _end_slot = Span.__dict__["start_time"], Span.__dict__["end_time"]
+
+
+def _take_times(span: Span) -> None:
+    """Turn the times that the constructor was given into nanoseconds."""
+    start_time, end_time = _start_slot.__get__(span), _end_slot.__get__(span)
+    _start_slot.__set__(span, None)
+    _end_slot.__set__(span, None)
+    if span.start_ns is None:
+        if start_time is None:
+            raise SettingsError("start_time is missing: a span needs name, trace_id, start_time")
+        span.start_ns = _to_ns(start_time, "start_time")
+    if end_time is not None:
+        span.end_ns = _to_ns(end_time, "end_time")
+
+
+def _get_start_time(span: Span) -> datetime:
+    return _to_datetime(span.start_ns)
+
+
+def _set_start_time(span: Span, value: datetime) -> None:
+    span.start_ns = _to_ns(value, "start_time")
+
+
+def _get_end_time(span: Span) -> datetime | None:
+    return None if span.end_ns is None else _to_datetime(span.end_ns)
+
+
+def _set_end_time(span: Span, value: datetime | None) -> None:
+    span.end_ns = None if value is None else _to_ns(value, "end_time")
+
+
+# A property in the class's body would be taken for the field's default.
+Span._given_end_time = _end_slot
+Span.start_time = property(_get_start_time, _set_start_time)  # type: ignore[assignment]
+Span.end_time = property(_get_end_time, _set_end_time)  # type: ignore[assignment]
+
+
 def _to_datetime(ns: int) -> datetime:
     return _EPOCH + timedelta(microseconds=ns // 1000)
 
 
-def _to_ns(value: datetime, name: str) -> int:
+def _to_ns(value: datetime | str, name: str) -> int:
+    if isinstance(value, str):
+        value = _parse_time(value, name)
     if not isinstance(value, datetime):
         raise SettingsError(f"{name} must be a datetime, got {value!r}")
     if value.tzinfo is None:
@@ -237,5 +272,5 @@ def _parse_time(text: str, name: str) -> datetime:
 
 
 def _check_field(name: str) -> None:
-    if name not in Span.__struct_fields__ and name not in ("start_time", "end_time"):
+    if name not in Span.__struct_fields__:
         raise SettingsError(f"a span has no field {name!r}; known: {', '.join(DUMPED + _OWN)}")

@@ -6,8 +6,10 @@ F2  What it raises is reported for each span, never swallowed (`trace:I2`, D7).
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping
+from typing import TypeGuard, cast
 
 from everyspan.delivery.backlog import Batch
 from everyspan.delivery.lane import classify, is_from_outside
@@ -54,10 +56,10 @@ class ForeignExporter:
             return
         self._is_shut_down = True
         try:
-            if isinstance(self._processor, SyncTracingProcessor):
+            if _is_sync(self._processor):
                 self._processor.shutdown()
             else:
-                await self._processor.shutdown()
+                await cast("AsyncTracingProcessor", self._processor).shutdown()
         except BaseException as error:
             if is_from_outside(error):
                 raise
@@ -80,10 +82,12 @@ class ForeignExporter:
                 failed[position] = classify(error)
         if not spans:
             return failed
-        if isinstance(self._processor, SyncTracingProcessor):
+        if _is_sync(self._processor):
             errors = self._call_sync(self._processor, event, spans)
         else:
-            errors = await self._call_async(self._processor, event, spans)
+            errors = await self._call_async(
+                cast("AsyncTracingProcessor", self._processor), event, spans
+            )
         failed.update(
             (position, classify(error))
             for position, error in zip(positions, errors, strict=False)
@@ -127,3 +131,11 @@ class ForeignExporter:
             else:
                 errors.append(None)
         return errors
+
+
+def _is_sync(processor: Processor) -> TypeGuard[SyncTracingProcessor]:
+    """Tell by its class, and of one that only looks like a processor by its methods."""
+    if isinstance(processor, SyncTracingProcessor | AsyncTracingProcessor):
+        return isinstance(processor, SyncTracingProcessor)
+    methods = (getattr(processor, name, None) for name in ("on_span_end", "on_spans_end"))
+    return not any(map(inspect.iscoroutinefunction, methods))
