@@ -6,12 +6,13 @@ PYTHON ?= python3
 OTHER_PYTHONS ?= 3.12 3.13
 BIN := .venv/bin
 
-.PHONY: help demo test check bench lock venv peers clean
+.PHONY: help demo test check docs bench lock venv peers clean
 
 help:
 	@echo 'make demo    watch a real agent being traced, about 30 seconds'
 	@echo 'make test    run the tests here, then those of the SDK on Python $(OTHER_PYTHONS) where installed'
 	@echo 'make check   format, lint and types'
+	@echo 'make docs    renew the pages that are written from the source'
 	@echo 'make bench   measure against the promises and against others (benchmarks/)'
 	@echo 'make lock    renew the lock files from pyproject.toml (needs uv)'
 	@echo 'make clean   remove what these made'
@@ -35,6 +36,9 @@ check: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: venv
+	$(BIN)/python scripts/settings_page.py > docs/settings.md
 
 bench: peers
 	.venv-peers/bin/python -m benchmarks

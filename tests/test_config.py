@@ -10,7 +10,18 @@ import pytest
 
 import everyspan
 from everyspan import config
-from everyspan.config import SETTINGS, Setting, load_environment, load_settings
+from everyspan.config import (
+    ARGUMENT,
+    DEFAULT,
+    SETTINGS,
+    VARIABLES,
+    Setting,
+    Switch,
+    load_environment,
+    load_settings,
+    resolve_environment,
+    resolve_settings,
+)
 from everyspan.errors import SettingsError
 
 GARBAGE = ("x", "nan", "inf", "1e999", "0x10", "ten", "1,5", "--1")
@@ -31,6 +42,11 @@ def rows(values: Sequence[Setting]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("row", values, ids=lambda row: row.name)
 
 
+def source_of(row: Setting, environ: dict[str, str] | None = None, **arguments: Any) -> str:
+    (found,) = [found for found in resolve_settings(environ or {}, **arguments) if found.row is row]
+    return found.source
+
+
 @rows(SETTINGS)
 def test_an_argument_beats_the_environment_which_beats_the_default(row: Setting) -> None:
     """trace:V1."""
@@ -38,6 +54,10 @@ def test_an_argument_beats_the_environment_which_beats_the_default(row: Setting)
     assert getattr(load_settings({}), row.name) == row.default
     assert getattr(load_settings({row.env: f" {low} "}), row.name) == low
     assert getattr(load_settings({row.env: f"{low}"}, **{row.name: high}), row.name) == high
+    assert source_of(row) == DEFAULT
+    assert source_of(row, {row.env: f" {low} "}) == row.env
+    assert source_of(row, {row.env: f"{low}"}, **{row.name: high}) == ARGUMENT
+    assert source_of(row, {row.env: "garbage"}) == DEFAULT
 
 
 @rows(SETTINGS)
@@ -148,6 +168,58 @@ def test_what_brings_starts_back(text: str | None, skip: bool) -> None:
     """trace:S6."""
     environ = {} if text is None else {"AGENTEX_TRACING_SKIP_SPAN_START": text}
     assert load_environment(environ).skip_span_start is skip
+
+
+@pytest.mark.parametrize(("text", "metrics"), [(None, True), (" OFF ", False), ("maybe", True)])
+def test_the_switch_of_the_originals_metrics(text: str | None, metrics: bool) -> None:
+    """trace §2."""
+    environ = {} if text is None else {"AGENTEX_TRACING_METRICS": text}
+    assert load_environment(environ).metrics is metrics
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "known"),
+    [
+        ("EVERYSPAN_DISABLED", "maybe", "1, true, yes, on, 0, false, no, off"),
+        ("OTEL_SDK_DISABLED", "1", "true, false"),
+    ],
+)
+def test_a_switch_that_is_no_yes_or_no_warns_once_and_stays_off(
+    name: str, text: str, known: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """trace:V3, for switches."""
+    for _ in range(3):
+        assert load_environment({name: text}).disabled is False
+    assert [record.message for record in caplog.records] == [
+        f"{name} must be one of {known}, got {text!r}; using off"
+    ]
+
+
+@pytest.mark.parametrize("name", ["AGENTEX_TRACING_SKIP_SPAN_START", "AGENTEX_TRACING_METRICS"])
+def test_a_switch_of_the_original_takes_any_other_text_as_on(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """trace:S6: without a warning."""
+    (found,) = [found for found in resolve_environment({name: "maybe"}) if found.row.env == name]
+    assert (found.value, found.source, found.complaint) == (True, name, None)
+    load_environment({name: "maybe"})
+    assert caplog.records == []
+
+
+def test_of_several_switches_one_is_enough() -> None:
+    environ = {"DISABLE_SCALE_TRACING": "1", "OTEL_SDK_DISABLED": "false"}
+    assert load_environment(environ).disabled is True
+
+
+@pytest.mark.parametrize("row", VARIABLES, ids=lambda row: row.env)
+def test_every_variable_tells_where_it_came_from(row: Any) -> None:
+    text = (row.on or row.off or ("",))[0] if isinstance(row, Switch) else " some text "
+    for environ, source in (({}, DEFAULT), ({row.env: text}, row.env)):
+        (found,) = [found for found in resolve_environment(environ) if found.row is row]
+        assert found.source == source
+        assert found.complaint is None
+        if not isinstance(row, Switch):
+            assert found.value == ("some text" if environ else None)
 
 
 def test_switched_off_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch, nowhere: None) -> None:

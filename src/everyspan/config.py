@@ -3,7 +3,8 @@
 C1  An argument beats the environment, the environment beats the default (`trace:V1`).
 C2  A number below its minimum is raised to it (`trace:V2`).
 C3  A value that is no number raises from an argument; from the environment it warns once,
-    in the same words, and the default holds (`trace:V3`).
+    in the same words, and the default holds (`trace:V3`). So does a switch that is no yes or no.
+C4  Whoever wants to know where a value came from asks the same resolution that put it in force.
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ logger = logging.getLogger("everyspan")
 # Without a handler Python prints warnings to stderr: into the traced agent.
 logger.addHandler(logging.NullHandler())
 
-_FALSY = frozenset({"0", "false", "no", "off"})
-_TRUTHY = frozenset({"1", "true", "yes", "on"})
+_OFF = ("0", "false", "no", "off")
+_ON = ("1", "true", "yes", "on")
+
+DEFAULT = "default"
+ARGUMENT = "argument"
 
 _warned: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row: a number that a caller or the environment may set."""
+    """One row: a number that a caller or the environment may set; None means there is none."""
 
     name: str
     env: str
@@ -141,6 +145,86 @@ _ROWS = {row.name: row for row in SETTINGS}
 
 
 @dataclass(frozen=True, slots=True)
+class Variable:
+    """One row: a text that the environment alone says; empty text counts as unset (`trace:D21`)."""
+
+    name: str
+    env: str
+    help: str
+    is_secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """One row: a yes or no that the environment alone says, in any case.
+
+    Attributes:
+        on, off: The words that count. Without `on`, every other text leaves the default, unsaid;
+            without either, the variable counts as on if it is set at all, be it to nothing.
+    """
+
+    name: str
+    env: str
+    help: str
+    default: bool = False
+    on: tuple[str, ...] = ()
+    off: tuple[str, ...] = ()
+
+
+VARIABLES: tuple[Variable | Switch, ...] = (
+    Variable(
+        "endpoint",
+        "EVERYSPAN_ENDPOINT",
+        "address of the everyspan server that `configure()` sends to and commands read from",
+    ),
+    Variable(
+        "sgp_api_key",
+        "SGP_API_KEY",
+        "key for the SGP spans API; with SGP_ACCOUNT_ID, `configure()` sends there",
+        is_secret=True,
+    ),
+    Variable("sgp_account_id", "SGP_ACCOUNT_ID", "account at the SGP spans API"),
+    Variable(
+        "sgp_base_url",
+        "SGP_CLIENT_BASE_URL",
+        "address of the SGP spans API, where a configuration names none",
+    ),
+    Variable("agent_name", "AGENT_NAME", "stamped on spans as `__agent_name__`"),
+    Variable("agent_id", "AGENT_ID", "stamped on spans as `__agent_id__`"),
+    Variable("acp_type", "ACP_TYPE", "stamped on spans as `__acp_type__`; `async` if unset"),
+    Switch(
+        "disabled",
+        "EVERYSPAN_DISABLED",
+        "on: `configure()` sends nothing anywhere",
+        on=_ON,
+        off=_OFF,
+    ),
+    Switch("disabled", "DISABLE_SCALE_TRACING", "set at all: as EVERYSPAN_DISABLED=1"),
+    Switch(
+        "disabled",
+        "OTEL_SDK_DISABLED",
+        "true: as EVERYSPAN_DISABLED=1",
+        on=("true",),
+        off=("false",),
+    ),
+    Switch(
+        "skip_span_start",
+        "AGENTEX_TRACING_SKIP_SPAN_START",
+        "off: the SGP spans API is also told of spans that have only started",
+        default=True,
+        off=_OFF,
+    ),
+    Switch(
+        "metrics",
+        "AGENTEX_TRACING_METRICS",
+        "the original's switch for metrics of its queue; here `everyspan.stats()` is always kept",
+        default=True,
+        off=_OFF,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The numbers in force for one queue; see `SETTINGS` for what each means."""
 
@@ -159,7 +243,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the environment says beside numbers; empty text counts as unset (`trace:D21`)."""
+    """What the environment says beside numbers; see `VARIABLES` for what each means."""
 
     endpoint: str | None
     sgp_api_key: str | None
@@ -170,6 +254,22 @@ class Environment:
     acp_type: str | None
     disabled: bool
     skip_span_start: bool
+    metrics: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A value in force and where it came from.
+
+    Attributes:
+        source: `ARGUMENT`, `DEFAULT`, or the name of the environment variable.
+        complaint: Why what the environment says does not count; None where it does.
+    """
+
+    row: Setting | Variable | Switch
+    value: Any
+    source: str
+    complaint: str | None = None
 
 
 def load_settings(
@@ -180,49 +280,78 @@ def load_settings(
     Raises:
         SettingsError: An argument is not a finite number, or no setting has its name.
     """
-    environ = os.environ if environ is None else environ
-    unknown = sorted(arguments.keys() - _ROWS.keys())
-    if unknown:
-        raise SettingsError(f"unknown setting {unknown[0]!r}; known: {', '.join(_ROWS)}")
-    values: dict[str, Any] = {}
-    for row in SETTINGS:
-        given = arguments.get(row.name)
-        if given is not None:
-            values[row.name] = _parse(row, given, row.name)
-            continue
-        values[row.name] = row.default
-        text = environ.get(row.env, "").strip()
-        if text:
-            try:
-                values[row.name] = _parse(row, text, row.env)
-            except SettingsError as error:
-                _warn_once(f"{error}; using {row.default}")
-    return Settings(**values)
+    return Settings(**_in_force(resolve_settings(environ, **arguments)))
 
 
 def load_environment(environ: Mapping[str, str] | None = None) -> Environment:
     """Return what the environment says of destinations, the agent and switches."""
+    return Environment(**_in_force(resolve_environment(environ)))
+
+
+def resolve_settings(
+    environ: Mapping[str, str] | None = None, /, **arguments: float | None
+) -> tuple[Resolved, ...]:
+    """Return every setting with its source, in the order of `SETTINGS`; as `load_settings`."""
     environ = os.environ if environ is None else environ
+    unknown = sorted(arguments.keys() - _ROWS.keys())
+    if unknown:
+        raise SettingsError(f"unknown setting {unknown[0]!r}; known: {', '.join(_ROWS)}")
+    return tuple(_resolve_number(row, arguments.get(row.name), environ) for row in SETTINGS)
 
-    def text(name: str) -> str | None:
-        return environ.get(name, "").strip() or None
 
-    skip = text("AGENTEX_TRACING_SKIP_SPAN_START")
-    return Environment(
-        endpoint=text("EVERYSPAN_ENDPOINT"),
-        sgp_api_key=text("SGP_API_KEY"),
-        sgp_account_id=text("SGP_ACCOUNT_ID"),
-        sgp_base_url=text("SGP_CLIENT_BASE_URL"),
-        agent_name=text("AGENT_NAME"),
-        agent_id=text("AGENT_ID"),
-        acp_type=text("ACP_TYPE"),
-        disabled=(
-            (text("EVERYSPAN_DISABLED") or "").lower() in _TRUTHY
-            or "DISABLE_SCALE_TRACING" in environ
-            or (text("OTEL_SDK_DISABLED") or "").lower() == "true"
-        ),
-        skip_span_start=skip is None or skip.lower() not in _FALSY,
+def resolve_environment(environ: Mapping[str, str] | None = None) -> tuple[Resolved, ...]:
+    """Return every text and switch with its source, in the order of `VARIABLES`."""
+    environ = os.environ if environ is None else environ
+    return tuple(
+        _resolve_switch(row, environ) if isinstance(row, Switch) else _resolve_text(row, environ)
+        for row in VARIABLES
     )
+
+
+def _resolve_number(row: Setting, given: object, environ: Mapping[str, str]) -> Resolved:
+    if given is not None:
+        return Resolved(row, _parse(row, given, row.name), ARGUMENT)
+    text = environ.get(row.env, "").strip()
+    if not text:
+        return Resolved(row, row.default, DEFAULT)
+    try:
+        return Resolved(row, _parse(row, text, row.env), row.env)
+    except SettingsError as error:
+        return Resolved(row, row.default, DEFAULT, f"{error}; using {row.default}")
+
+
+def _resolve_text(row: Variable, environ: Mapping[str, str]) -> Resolved:
+    text = environ.get(row.env, "").strip()
+    return Resolved(row, text, row.env) if text else Resolved(row, None, DEFAULT)
+
+
+def _resolve_switch(row: Switch, environ: Mapping[str, str]) -> Resolved:
+    text = environ.get(row.env)
+    if text is None:
+        return Resolved(row, row.default, DEFAULT)
+    if not row.off:
+        return Resolved(row, True, row.env)
+    word = text.strip().lower()
+    if word in row.on or word in row.off:
+        return Resolved(row, word in row.on, row.env)
+    if not word:
+        return Resolved(row, row.default, DEFAULT)
+    if not row.on:
+        return Resolved(row, row.default, row.env)
+    known = ", ".join((*row.on, *row.off))
+    using = "on" if row.default else "off"
+    complaint = f"{row.env} must be one of {known}, got {text!r}; using {using}"
+    return Resolved(row, row.default, DEFAULT, complaint)
+
+
+def _in_force(resolved: tuple[Resolved, ...]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for found in resolved:
+        if found.complaint is not None:
+            _warn_once(found.complaint)
+        # Of several switches with one name, one that is on is enough.
+        values[found.row.name] = values.get(found.row.name) or found.value
+    return values
 
 
 def _parse(row: Setting, given: object, name: str) -> float | int:
@@ -251,3 +380,4 @@ def _warn_once(text: str) -> None:
 
 
 assert {field.name for field in fields(Settings)} == _ROWS.keys()
+assert {field.name for field in fields(Environment)} == {row.name for row in VARIABLES}
