@@ -132,7 +132,7 @@ async def test_an_awaited_shutdown_returns_in_time_too() -> None:
 
 
 def test_a_field_that_cannot_be_encoded_costs_only_itself() -> None:
-    """P5, D6: 200 delivered, that field marked."""
+    """P5, trace:D6: 200 delivered, that field marked."""
 
     class Unshowable:
         def __repr__(self) -> str:

@@ -41,7 +41,7 @@ print(json.dumps({
 
 
 def test_a_thousand_loops_leave_nothing_behind() -> None:
-    """L3, L5: descriptors stay flat, nothing warns, and a loop reuses its connection."""
+    """trace:L3, L5: descriptors stay flat, nothing warns, and a loop reuses its connection."""
     with Backend() as backend:
         done = subprocess.run(
             [

@@ -102,7 +102,7 @@ with everyspan.span("early", trace_id="after-the-hook"):
 
 
 def test_short_loops_and_no_shutdown_are_stored(server: str) -> None:
-    """D1: three `asyncio.run` of five spans each, and the process simply ends."""
+    """trace:D1: three `asyncio.run` of five spans each, and the process simply ends."""
     done = run(f"""
 import asyncio, everyspan
 everyspan.configure({server!r})
@@ -118,7 +118,7 @@ for _ in range(3):
 
 
 def test_a_users_queue_is_drained_at_exit(server: str) -> None:
-    """D1: the same through a queue of the user's, whose home is the first of the loops."""
+    """trace:D1: the same through a queue of the user's, whose home is the first of the loops."""
     done = run(f"""
 import asyncio, everyspan
 processor = everyspan.SGPAsyncTracingProcessor(everyspan.SGPTracingProcessorConfig(

@@ -76,7 +76,7 @@ async def enqueue_some(queue: AsyncSpanQueue, recorder: Recorder) -> None:
 
 
 def test_spans_of_short_loops_are_delivered(memory: everyspan.InMemoryTracingProcessor) -> None:
-    """D1: three `asyncio.run` of five spans, each shorter than the linger, then `shutdown`."""
+    """trace:D1: three `asyncio.run` of five spans, each shorter than the linger."""
 
     async def request() -> None:
         record()
@@ -88,7 +88,7 @@ def test_spans_of_short_loops_are_delivered(memory: everyspan.InMemoryTracingPro
 
 
 def test_a_users_queue_outlives_the_loops_it_was_fed_on() -> None:
-    """D1: the same for a queue that the user made, whose home is the first loop."""
+    """trace:D1: the same for a queue that the user made, whose home is the first loop."""
     queue, recorder = AsyncSpanQueue(linger_ms=500), Recorder()
     for _ in range(3):
         asyncio.run(enqueue_some(queue, recorder))
@@ -121,7 +121,7 @@ def test_a_loop_cut_off_in_the_middle_of_a_send_loses_nothing() -> None:
 
 
 def test_enqueue_from_other_threads_reaches_the_home_loop() -> None:
-    """D2: 100 enqueues from other threads; the processor's lock belongs to the home loop."""
+    """trace:D2: 100 enqueues from other threads; the processor's lock belongs to the home loop."""
     queue, recorder = AsyncSpanQueue(linger_ms=5, batch_size=7), LockedRecorder()
 
     async def main() -> None:
@@ -142,7 +142,7 @@ def test_enqueue_from_other_threads_reaches_the_home_loop() -> None:
 
 
 def test_an_enqueue_from_another_thread_wakes_an_idle_home_loop() -> None:
-    """D2: without any other reason for the loop to wake."""
+    """trace:D2: without any other reason for the loop to wake."""
     queue, recorder = AsyncSpanQueue(linger_ms=1), Recorder()
 
     async def main() -> None:
@@ -180,7 +180,7 @@ def test_threads_with_loops_of_their_own(memory: everyspan.InMemoryTracingProces
 
 
 def test_enqueue_without_a_loop_is_delivered() -> None:
-    """D3: no loop runs anywhere."""
+    """trace:D3: no loop runs anywhere."""
     queue, recorder = AsyncSpanQueue(linger_ms=1), Recorder()
     enqueue(queue, recorder, "span")
     assert queue.flush_sync(5)
@@ -254,7 +254,7 @@ def test_a_sync_flush_on_the_home_loops_own_thread_does_not_wait_for_itself() ->
 
 
 def test_a_running_linger_is_cut_at_shutdown() -> None:
-    """D11: the drain does not sit out a linger of an hour."""
+    """trace:D11: the drain does not sit out a linger of an hour."""
     queue, recorder = AsyncSpanQueue(linger_ms=3_600_000), Recorder()
     enqueue(queue, recorder, "span")
     assert queue.shutdown_sync(5)

@@ -132,7 +132,7 @@ async def test_an_async_block_is_a_span_of_its_trace(recording: Recording) -> No
 async def test_what_leaves_a_block_is_recorded_and_raised_again(
     recording: Recording, error: BaseException, status: SpanStatus
 ) -> None:
-    """trace:T6, E3: the original's facade recorded neither (D17)."""
+    """trace:T6, E3: the original's facade recorded neither (trace:D17)."""
     with pytest.raises(type(error)), Tracer().trace("t").span("sync"):
         raise error
     with pytest.raises(type(error)):
@@ -204,7 +204,7 @@ async def test_a_trace_with_processors_alone_uses_the_queue_of_the_process(
 
 
 def test_a_sync_processor_need_not_say_so_by_its_class(recording: Recording) -> None:
-    """D24: a mock, as the original's tests use; it is called on a thread of ours."""
+    """trace:D24: a mock, as the original's tests use; it is called on a thread of ours."""
     own, threads = MagicMock(), []
     own.on_span_start.side_effect = lambda _: threads.append(threading.current_thread())
     with Trace(processors=[own], client=MagicMock(), trace_id="t").span("x", task_id="k") as span:

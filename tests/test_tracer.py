@@ -62,7 +62,7 @@ def test_a_span_holds_what_it_was_given(recording: Recording) -> None:
 
 @pytest.mark.parametrize("nothing", [{}, [], 0, "", False])
 def test_an_empty_payload_stays_what_it_is(recording: Recording, nothing: Any) -> None:
-    """D20: the original turns falsy payloads into None."""
+    """trace:D20: the original turns falsy payloads into None."""
     with everyspan.span("x", input=nothing) as span:
         span.output = nothing
     assert recording.one("x").input == nothing
@@ -494,7 +494,7 @@ def test_a_defect_of_ours_stays_in_the_log(
 
 
 def test_without_destinations_spans_go_nowhere(caplog: pytest.LogCaptureFixture) -> None:
-    """T7, and it is said once."""
+    """trace:T7, and it is said once."""
     everyspan.set_tracing_processor_configs([])
     caplog.set_level(logging.INFO, "everyspan")
     for _ in range(3):
@@ -506,7 +506,7 @@ def test_without_destinations_spans_go_nowhere(caplog: pytest.LogCaptureFixture)
 
 
 def test_a_span_ends_where_spans_go_when_it_ends(recording: Recording) -> None:
-    """G3: destinations may be replaced while spans run."""
+    """trace:G3: destinations may be replaced while spans run."""
     later = everyspan.InMemoryTracingProcessor()
     with everyspan.span("x"):
         everyspan.configure(later, linger_ms=0)

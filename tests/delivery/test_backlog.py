@@ -85,7 +85,7 @@ def test_no_batch_exceeds_its_size() -> None:
 
 
 def test_hurry_ends_the_linger() -> None:
-    """D11: a flush or shutdown does not sit out the linger."""
+    """trace:D11: a flush or shutdown does not sit out the linger."""
     backlog = make_backlog(linger_s=60.0)
     backlog.add_end(end("a"))
     assert backlog.due_in_s(0.0, hurry=True) == 0.0
@@ -137,7 +137,7 @@ def test_an_end_waits_for_its_start_and_for_no_other() -> None:
 
 
 def test_an_end_waits_while_its_start_is_retried() -> None:
-    """D5: a START that is sent again is still before its END."""
+    """trace:D5: a START that is sent again is still before its END."""
     backlog = make_backlog(linger_s=0.0, wants_every_start=True)
     backlog.add_start(start("a"))
     sent = backlog.take(0.0)

@@ -19,7 +19,7 @@ def test_the_wait_is_a_draw_below_a_growing_and_bounded_ceiling(failures: int, d
 
 
 def test_the_ceiling_doubles_from_the_first_failure_on() -> None:
-    """D4: five attempts are not made within 0.4 ms."""
+    """trace:D4: five attempts are not made within 0.4 ms."""
     ceilings = [wait_s(n, retry_after_s=None, draw=lambda: 1.0) for n in range(1, 9)]
     assert ceilings == [0.5, 1, 2, 4, 8, 16, 30, 30]
 

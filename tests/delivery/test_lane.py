@@ -183,7 +183,7 @@ async def test_spans_are_delivered_and_counted() -> None:
 
 
 async def test_a_start_lands_before_its_end_even_when_it_is_retried() -> None:
-    """D5: `start start end`, never `start start end start`."""
+    """trace:D5: `start start end`, never `start start end start`."""
     exporter = ScriptedExporter(unavailable(), unavailable(), is_foreign=True)
     rig = Rig(exporter)
     rig.add(start("a"))
@@ -196,7 +196,7 @@ async def test_a_start_lands_before_its_end_even_when_it_is_retried() -> None:
 
 
 async def test_a_start_on_its_way_holds_back_its_own_end_alone() -> None:
-    """D29."""
+    """trace:D29."""
     gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     exporter = ScriptedExporter(lambda batch: gate)
     rig = Rig(exporter)
@@ -250,7 +250,7 @@ async def test_the_concurrency_is_reached_and_never_exceeded(concurrency: int) -
 
 
 async def test_what_a_processor_raises_is_counted() -> None:
-    """D8, P5: CancelledError, SystemExit and the like are losses with a name, and no more."""
+    """trace:D8, P5: CancelledError, SystemExit and the like are losses with a name, and no more."""
     errors = [asyncio.CancelledError(), SystemExit(1), KeyError("x"), UnreadableError()]
     exporter = ScriptedExporter(*errors, is_foreign=True)
     rig = Rig(exporter, batch_size=1)
@@ -275,7 +275,7 @@ async def test_an_exporter_of_ours_that_trips_over_a_span_costs_only_that_span()
 
 
 async def test_parts_of_a_batch_may_fail() -> None:
-    """I2, Q26: each failed span has its own fate; a retry travels alone."""
+    """trace:I2, Q26: each failed span has its own fate; a retry travels alone."""
     failed: dict[int, ExportError] = {
         0: unavailable(),
         1: PermanentExportError("m", reason="ValueError"),
@@ -455,7 +455,7 @@ async def test_a_send_that_the_collector_closes_is_taken_back(is_inside: bool) -
 
 
 async def test_giving_up_counts_all_that_is_held() -> None:
-    """D10: waiting, held, parked, delayed and in flight."""
+    """trace:D10: waiting, held, parked, delayed and in flight."""
     hang = [lambda batch: asyncio.Event().wait()] * 3
     exporter = ScriptedExporter(unavailable(retry_after_s=60.0), *hang)
     rig = Rig(exporter)
@@ -564,7 +564,7 @@ async def test_a_log_that_raises_stops_no_lane() -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_some_statuses_of_foreign_errors_are_worth_another_try(status: int) -> None:
-    """Q25."""
+    """trace:Q25."""
     error = Exception("m")
     error.status_code = status  # type: ignore[attr-defined]
     assert isinstance(classify(error), RetryableExportError)
@@ -572,7 +572,7 @@ def test_some_statuses_of_foreign_errors_are_worth_another_try(status: int) -> N
 
 @pytest.mark.parametrize("status", [400, 401, 404, 408, 409, 501, None, "503", object(), []])
 def test_no_other_foreign_error_is(status: object) -> None:
-    """Q25: whatever `status_code` is."""
+    """trace:Q25: whatever `status_code` is."""
     error = Exception("m")
     error.status_code = status  # type: ignore[attr-defined]
     assert type(classify(error)) is PermanentExportError

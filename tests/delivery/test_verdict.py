@@ -101,7 +101,7 @@ def test_every_record_is_in_exactly_one_place(
 
 
 def test_a_retry_waits_and_keeps_its_attempts() -> None:
-    """D4: backoff, or what the backend asked for."""
+    """trace:D4: backoff, or what the backend asked for."""
     batch = make_batch(1, 1, attempts=3)
     verdict = judged(batch, RetryableExportError("m", reason="http 503"))
     assert verdict.again == [batch]

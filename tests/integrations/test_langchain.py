@@ -787,7 +787,7 @@ def test_tool_that_answers_with_its_error_is_an_error(recorded: Recorded) -> Non
 async def test_cancellation_ends_every_open_span_as_canceled(
     streaming: bool, recorded: Recorded
 ) -> None:
-    """trace:E3, C5: also the model call, whose end LangChain does not always report."""
+    """C5, trace:E3: also the model call, whose end LangChain does not always report."""
     graph = agent_graph(ScriptedModel(forever=True), async_node=True)
     started = asyncio.Event()
 

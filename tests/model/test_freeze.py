@@ -334,7 +334,7 @@ RENDERED: list[tuple[object, Any]] = [
 
 @pytest.mark.parametrize(("value", "shown"), RENDERED, ids=lambda value: type(value).__name__)
 def test_a_value_of_each_kind_has_one_rendering(value: object, shown: object) -> None:
-    """`trace:T4`, F1: alone, in a list beside anything, and as a dict's value."""
+    """F1, `trace:T4`: alone, in a list beside anything, and as a dict's value."""
     assert thawed(value) == shown
     assert thawed([Plain(), value]) == [f"<{HERE}.Plain>", shown]
     assert thawed({"k": value}) == {"k": shown}

@@ -53,7 +53,7 @@ class StatusError(Exception):
 
 
 async def test_the_default_calls_the_single_method_for_each_at_once_in_order() -> None:
-    """I1."""
+    """trace:I1."""
     processor = Single()
     await processor.on_spans_start([make_span(id) for id in "abc"])
     await processor.on_spans_end([make_span(id) for id in "abc"])
@@ -65,7 +65,7 @@ async def test_the_default_calls_the_single_method_for_each_at_once_in_order() -
 async def test_one_failure_keeps_no_other_from_running_and_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """I1: at ERROR, with the span's id, not raised."""
+    """trace:I1: at ERROR, with the span's id, not raised."""
     processor = Single()
     processor.errors = {"a": ValueError("x"), "c": asyncio.CancelledError()}
     with caplog.at_level(logging.ERROR, "everyspan"):
@@ -78,7 +78,7 @@ async def test_one_failure_keeps_no_other_from_running_and_is_logged_once(
 
 
 async def test_failures_are_reported_for_each_span() -> None:
-    """I2, D7, Q25: with what each means."""
+    """trace:I2, D7, Q25: with what each means."""
     processor = Single()
     processor.errors = {"b": StatusError(503), "c": StatusError(401), "d": KeyError("x")}
     failed = await ForeignExporter(processor).export(
@@ -93,7 +93,7 @@ async def test_failures_are_reported_for_each_span() -> None:
 
 
 async def test_a_batch_method_that_fails_fails_for_its_spans_only() -> None:
-    """I2: STARTs that were taken stay taken."""
+    """trace:I2: STARTs that were taken stay taken."""
 
     class Batched(Single):
         async def on_spans_end(self, spans: Sequence[Span]) -> None:
@@ -121,7 +121,7 @@ async def test_a_method_set_on_the_object_counts() -> None:
 
 
 async def test_a_sync_processor_is_called_span_by_span() -> None:
-    """I2, and a failure keeps no other from running."""
+    """trace:I2, and a failure keeps no other from running."""
 
     log: list[str] = []
 
@@ -160,7 +160,7 @@ async def test_spans_are_shown_with_plain_payloads() -> None:
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), SystemExit(2), KeyError("k")])
 async def test_only_a_cancellation_from_outside_passes_through(error: BaseException) -> None:
-    """D8: one that the processor raises by itself is its failure."""
+    """trace:D8: one that the processor raises by itself is its failure."""
 
     class Batched(Single):
         async def on_spans_end(self, spans: Sequence[Span]) -> None:

@@ -36,7 +36,7 @@ STAMPS = {"__source__": "agentex", "__acp_type__": "async"}
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """D28, `trace:S13`: none of the agent's variables is required."""
+    """trace:D28, `trace:S13`: none of the agent's variables is required."""
     for name in (*SETTINGS, "SGP_CLIENT_BASE_URL", "ACP_URL"):
         monkeypatch.delenv(name, raising=False)
 
@@ -81,7 +81,7 @@ def item_of(record: SpanRecord) -> dict[str, Any]:
 
 
 def test_an_end_is_written_as_the_api_wants_it(backend: Backend) -> None:
-    """S8, S10, S12, SEAMS: nothing missing, nothing more."""
+    """trace:S8, S10, S12: nothing missing, nothing more."""
     record = end("s1", parent_id="s0", input={"q": 1}, output={"a": [2]}, data={"k": "v"})
     export(backend.base_url, record)
     (request,) = backend.requests
@@ -110,7 +110,7 @@ def test_an_end_is_written_as_the_api_wants_it(backend: Backend) -> None:
 
 
 def test_a_start_has_no_end_and_no_output() -> None:
-    """S8: completion is `end_timestamp`."""
+    """trace:S8: completion is `end_timestamp`."""
     item = item_of(start("s1", input={"q": 1}, output={"never": 1}))
     assert "end_timestamp" not in item
     assert "parent_id" not in item
@@ -132,7 +132,7 @@ def test_a_start_has_no_end_and_no_output() -> None:
     ],
 )
 def test_input_and_output_are_always_objects(value: object, expected: dict[str, Any]) -> None:
-    """D18, D20: an array or scalar would cost the whole batch."""
+    """trace:D18, D20: an array or scalar would cost the whole batch."""
     item = item_of(end("a", input=value, output=value))
     assert item["input"] == expected
     assert item["output"] == {key.replace("input", "output"): v for key, v in expected.items()}
@@ -143,12 +143,12 @@ def test_input_and_output_are_always_objects(value: object, expected: dict[str, 
     [(None, {}), ({}, {}), ([1], {"items": [1]}), ("x", {"data": "x"}), ({"a": {}}, {"a": {}})],
 )
 def test_data_becomes_metadata_with_our_stamps(data: object, expected: dict[str, Any]) -> None:
-    """S10, D16, D18: whatever it is."""
+    """trace:S10, D16, D18: whatever it is."""
     assert item_of(end("a", data=data))["metadata"] == expected | STAMPS
 
 
 def test_the_agent_stamps_its_spans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S10."""
+    """trace:S10."""
     monkeypatch.setenv("ACP_TYPE", "sync")
     monkeypatch.setenv("AGENT_NAME", 'my "agent"')
     monkeypatch.setenv("AGENT_ID", "17")
@@ -165,7 +165,7 @@ def test_the_agent_stamps_its_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     ("type_", "sent"), [("COMPLETION", "COMPLETION"), ("TOOL", "CUSTOM"), ("", "CUSTOM")]
 )
 def test_an_unknown_type_does_not_reach_the_wire(given_as: str, type_: str, sent: str) -> None:
-    """S9, D19: the text stays in the metadata, once."""
+    """trace:S9, D19: the text stays in the metadata, once."""
     fields: dict[str, Any] = {"type": type_}
     if given_as == "data":
         fields = {"data": {"__span_type__": type_}}
@@ -182,7 +182,7 @@ def test_every_type_of_the_api_is_sent_as_it_is() -> None:
 
 
 def test_a_failed_span_says_why() -> None:
-    """S11."""
+    """trace:S11."""
     span = make_span("a")
     set_span_error(span, ValueError("lost the key"))
     item = item_of(end("a", data=span.data, status=span.status))
@@ -195,7 +195,7 @@ def test_a_failed_span_says_why() -> None:
 
 
 def test_an_error_that_the_agent_wrote_itself_counts() -> None:
-    """S11, `trace:E2`: as the original's agents do, through the key in `data`."""
+    """trace:S11, `trace:E2`: as the original's agents do, through the key in `data`."""
     item = item_of(end("a", data={"__error__": {"type": "KeyError", "message": "k"}}))
     assert item["status"] == "ERROR"
     assert item["metadata"]["error_type"] == "KeyError"
@@ -209,7 +209,7 @@ def test_a_cancelled_span_is_no_error() -> None:
 
 
 def test_the_task_travels_in_the_metadata() -> None:
-    """D20."""
+    """trace:D20."""
     assert item_of(end("a", task_id="t-1"))["metadata"]["__task_id__"] == "t-1"
 
 
@@ -259,7 +259,7 @@ def test_odd_names_and_ids_are_sent_as_text(field: str, value: Any) -> None:
 
 @pytest.mark.parametrize("status", ["DONE", "", None, 3, "error"])
 def test_an_unknown_status_does_not_reach_the_wire(status: Any) -> None:
-    """As D19: the backend would refuse the whole batch."""
+    """As trace:D19: the backend would refuse the whole batch."""
     assert item_of(end("a", status=status))["status"] in ("SUCCESS", "ERROR", "CANCELED")
 
 
@@ -305,7 +305,7 @@ def test_a_time_beyond_the_calendar_costs_only_its_span(backend: Backend, start_
 
 
 def test_nothing_is_kept_between_start_and_end(backend: Backend) -> None:
-    """S1, S2, S4: START sends nothing; an END alone is complete."""
+    """trace:S1, S2, S4: START sends nothing; an END alone is complete."""
     processor = make_processor(backend.base_url)
 
     async def main() -> None:
@@ -323,7 +323,7 @@ def test_nothing_is_kept_between_start_and_end(backend: Backend) -> None:
 def test_a_batch_is_one_request_for_start_and_for_end(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, falsy: str
 ) -> None:
-    """S2, S3, S6: with STARTs on."""
+    """trace:S2, S3, S6: with STARTs on."""
     monkeypatch.setenv("AGENTEX_TRACING_SKIP_SPAN_START", falsy)
     processor = make_processor(backend.base_url)
     spans = [make_span(f"s{number}") for number in range(100)]
@@ -340,7 +340,7 @@ def test_a_batch_is_one_request_for_start_and_for_end(
 
 @pytest.mark.parametrize("word", [None, "1", "true", "yes", "on", "anything"])
 def test_other_words_skip_starts(monkeypatch: pytest.MonkeyPatch, word: str | None) -> None:
-    """S6."""
+    """trace:S6."""
     if word is not None:
         monkeypatch.setenv("AGENTEX_TRACING_SKIP_SPAN_START", word)
     assert make_processor("http://x").start_delay_s is None
@@ -348,7 +348,7 @@ def test_other_words_skip_starts(monkeypatch: pytest.MonkeyPatch, word: str | No
 
 @pytest.mark.parametrize("fields", [{"sgp_api_key": ""}, {"sgp_account_id": ""}])
 async def test_without_key_or_account_it_is_off(fields: dict[str, str]) -> None:
-    """S5: no client, nothing sent, no error."""
+    """trace:S5: no client, nothing sent, no error."""
     processor = make_processor("http://127.0.0.1:9", **fields)
     await processor.on_spans_end([make_span()])
     assert processor._get_client() is None
@@ -357,7 +357,7 @@ async def test_without_key_or_account_it_is_off(fields: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("url", ["", None])
 def test_an_empty_address_is_none(url: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """D21: the default, or what the environment says."""
+    """trace:D21: the default, or what the environment says."""
     assert make_processor(url).base_url == DEFAULT_BASE_URL
     monkeypatch.setenv("SGP_CLIENT_BASE_URL", "http://there:1/public")
     assert make_processor(url).base_url == "http://there:1/public"
@@ -456,7 +456,7 @@ def test_a_configuration_keeps_its_key_out_of_logs() -> None:
 
 
 def test_times_are_utc_with_microseconds() -> None:
-    """S12: nanoseconds are cut, not rounded."""
+    """trace:S12: nanoseconds are cut, not rounded."""
     item = item_of(end("a", start_ns=T0_NS + 1_999, end_ns=T0_NS + 999_999_999))
     assert item["start_timestamp"].endswith("20.000001+00:00")
     assert item["end_timestamp"].endswith("20.999999+00:00")
@@ -481,7 +481,7 @@ def test_a_queue_of_larger_batches_still_delivers(backend: Backend) -> None:
 
 
 def test_spans_for_a_disabled_destination_count_as_dropped() -> None:
-    """S5, P1: nothing is sent, and nobody says that it was delivered."""
+    """trace:S5, P1: nothing is sent, and nobody says that it was delivered."""
     queue = AsyncSpanQueue(linger_ms=0, own_homes=True)
     processor = SGPAsyncTracingProcessor(
         SGPTracingProcessorConfig(sgp_api_key="", sgp_account_id="a", sgp_base_url="http://x.test")

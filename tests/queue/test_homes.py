@@ -51,7 +51,7 @@ async def _call(main: Callable[[], object]) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", ["asyncio.run", "closed by hand"])
 def test_a_loop_that_ends_before_the_drain_began_leaves_nothing_behind(kind: str) -> None:
-    """P3, D1: the agent's coroutine enqueues and returns without ever waiting."""
+    """P3, trace:D1: the agent's coroutine enqueues and returns without ever waiting."""
     queue, recorder = AsyncSpanQueue(linger_ms=1), Recorder()
 
     def enqueue(id: str) -> None:

@@ -70,7 +70,7 @@ def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_enqueue_returns_at_once() -> None:
-    """Q1: however long the processor takes."""
+    """trace:Q1: however long the processor takes."""
     release, started = asyncio.Event(), asyncio.Event()
 
     async def stuck(spans: Sequence[Span]) -> None:
@@ -87,7 +87,7 @@ async def test_enqueue_returns_at_once() -> None:
 
 
 async def test_start_comes_before_end_and_all_starts_before_any_end() -> None:
-    """Q2, Q3."""
+    """trace:Q2, Q3."""
     recorder = Recorder()
     queue = AsyncSpanQueue()
     for id in ("a", "b"):
@@ -98,7 +98,7 @@ async def test_start_comes_before_end_and_all_starts_before_any_end() -> None:
 
 
 async def test_an_end_waits_for_the_start_of_its_span_across_batches() -> None:
-    """Q4: with concurrency on."""
+    """trace:Q4: with concurrency on."""
     log: list[str] = []
     release, started = asyncio.Event(), asyncio.Event()
 
@@ -124,7 +124,7 @@ async def test_an_end_waits_for_the_start_of_its_span_across_batches() -> None:
 
 
 async def test_a_processor_error_does_not_stop_the_drain() -> None:
-    """Q5: through the single-span methods, which fail for one span of two."""
+    """trace:Q5: through the single-span methods, which fail for one span of two."""
     calls: list[str] = []
 
     class Failing(Recorder):
@@ -146,7 +146,7 @@ async def test_a_processor_error_does_not_stop_the_drain() -> None:
 
 
 async def test_shutdown_drains_what_waits() -> None:
-    """Q6: five of five, without sitting out the linger (D11)."""
+    """trace:Q6: five of five, without sitting out the linger (trace:D11)."""
     recorder = Recorder()
     queue = AsyncSpanQueue(linger_ms=60_000)
     for number in range(5):
@@ -156,7 +156,7 @@ async def test_shutdown_drains_what_waits() -> None:
 
 
 async def test_shutdown_returns_at_its_deadline_and_counts_what_was_left() -> None:
-    """Q7, D10: a stuck processor."""
+    """trace:Q7, D10: a stuck processor."""
     started = asyncio.Event()
 
     async def stuck(spans: Sequence[Span]) -> None:
@@ -180,7 +180,7 @@ async def test_shutdown_returns_at_its_deadline_and_counts_what_was_left() -> No
 
 
 async def test_enqueue_after_shutdown_is_dropped_and_counted() -> None:
-    """Q8: silently for the caller; the processor is never called."""
+    """trace:Q8: silently for the caller; the processor is never called."""
     recorder = Recorder()
     queue = AsyncSpanQueue()
     assert await queue.shutdown()
@@ -194,7 +194,7 @@ async def test_enqueue_after_shutdown_is_dropped_and_counted() -> None:
 
 
 async def test_spans_of_a_batch_run_concurrently() -> None:
-    """Q9: ten at once through the single-span method."""
+    """trace:Q9: ten at once through the single-span method."""
     everybody_is_here = asyncio.Barrier(10)
 
     class Meeting(Recorder):
@@ -208,7 +208,7 @@ async def test_spans_of_a_batch_run_concurrently() -> None:
 
 
 async def test_a_processor_gets_one_call_for_its_slice_of_a_batch() -> None:
-    """Q10, Q11: STARTs in one call, ENDs in another, in enqueue order."""
+    """trace:Q10, Q11: STARTs in one call, ENDs in another, in enqueue order."""
     calls: list[tuple[str, list[str]]] = []
 
     def recording(event: str) -> Batched:
@@ -229,7 +229,7 @@ async def test_a_processor_gets_one_call_for_its_slice_of_a_batch() -> None:
 
 
 async def test_ends_alone_are_one_call() -> None:
-    """Q10."""
+    """trace:Q10."""
     processor = batched()
     queue = AsyncSpanQueue()
     for number in range(5):
@@ -244,7 +244,7 @@ async def test_ends_alone_are_one_call() -> None:
 async def test_the_linger_decides_whether_staggered_spans_travel_together(
     linger_ms: int, calls: int
 ) -> None:
-    """Q12, Q13: with a linger one call, in order; without, one for each."""
+    """trace:Q12, Q13: with a linger one call, in order; without, one for each."""
     received: list[list[str]] = []
 
     async def capture(spans: Sequence[Span]) -> None:
@@ -263,7 +263,7 @@ async def test_the_linger_decides_whether_staggered_spans_travel_together(
 
 
 async def test_no_call_exceeds_the_batch_size() -> None:
-    """Q14: seven spans with size three all arrive."""
+    """trace:Q14: seven spans with size three all arrive."""
     received: list[int] = []
 
     async def capture(spans: Sequence[Span]) -> None:
@@ -280,7 +280,7 @@ async def test_no_call_exceeds_the_batch_size() -> None:
 
 @pytest.mark.parametrize("event", [START, END])
 async def test_a_full_queue_drops_the_newest_and_counts_them(event: SpanEventType) -> None:
-    """Q15: of four, one in flight, one waits, two dropped."""
+    """trace:Q15: of four, one in flight, one waits, two dropped."""
     release, started = asyncio.Event(), asyncio.Event()
 
     async def block(spans: Sequence[Span]) -> None:
@@ -305,7 +305,7 @@ async def test_a_full_queue_drops_the_newest_and_counts_them(event: SpanEventTyp
 
 
 async def test_nothing_is_dropped_under_normal_load() -> None:
-    """Q16."""
+    """trace:Q16."""
     recorder = Recorder()
     queue = AsyncSpanQueue()
     for number in range(500):
@@ -332,7 +332,7 @@ async def test_nothing_is_dropped_under_normal_load() -> None:
 async def test_what_is_tried_again(
     event: SpanEventType, failures: list[int | None], attempts: int, drops: int
 ) -> None:
-    """Q17, Q18, Q25 with `max_retries=3`: 429 and 500, 502-504 are; nothing else is."""
+    """trace:Q17, Q18, Q25 with `max_retries=3`: 429 and 500, 502-504 are; nothing else is."""
     tried = 0
 
     async def fail(spans: Sequence[Span]) -> None:
@@ -351,7 +351,10 @@ async def test_what_is_tried_again(
 
 
 async def test_a_failing_processor_drops_both_events_of_a_span() -> None:
-    """Q28: START and END count twice, once for each failing processor; the books count spans."""
+    """trace:Q28: START and END count twice, once for each failing processor.
+
+    The books count spans.
+    """
 
     async def fail(spans: Sequence[Span]) -> None:
         raise RuntimeError
@@ -369,7 +372,7 @@ async def test_a_failing_processor_drops_both_events_of_a_span() -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 4])
 async def test_calls_in_flight_reach_but_never_exceed_the_concurrency(concurrency: int) -> None:
-    """Q19: and with one, they are serial."""
+    """trace:Q19: and with one, they are serial."""
     now = most = 0
     release = asyncio.Event()
 
@@ -394,7 +397,7 @@ async def test_calls_in_flight_reach_but_never_exceed_the_concurrency(concurrenc
 
 
 async def test_eight_calls_at_once_take_less_than_half_the_serial_time() -> None:
-    """Q19: counted in rounds, not seconds: eight calls need two rounds."""
+    """trace:Q19: counted in rounds, not seconds: eight calls need two rounds."""
     rounds = 0
     waiting: list[asyncio.Future[None]] = []
 
@@ -419,7 +422,7 @@ async def test_eight_calls_at_once_take_less_than_half_the_serial_time() -> None
 
 
 async def test_what_the_agent_does_later_does_not_show() -> None:
-    """Q21, Q29: START carries the input as at start, END as at end."""
+    """trace:Q21, Q29: START carries the input as at start, END as at end."""
     recorder = Recorder()
     queue = AsyncSpanQueue()
     span = make_span("a", input={"messages": ["hello"]})
@@ -449,7 +452,7 @@ async def test_the_depth_counts_what_waits() -> None:
 
 
 async def test_a_queue_of_numbers_below_the_minimum_works() -> None:
-    """V2: raised to it."""
+    """trace:V2: raised to it."""
     queue = AsyncSpanQueue(batch_size=0, linger_ms=-5, max_size=-1, max_retries=0, concurrency=0)
     recorder = Recorder()
     queue.enqueue(END, make_span("a"), [recorder])
@@ -527,7 +530,7 @@ def _memory() -> Any:
 
 
 async def test_a_hung_processor_holds_back_no_other() -> None:
-    """D9: the healthy one beside it gets all thousand."""
+    """trace:D9: the healthy one beside it gets all thousand."""
 
     async def stuck(spans: Sequence[Span]) -> None:
         await asyncio.Event().wait()
@@ -541,7 +544,7 @@ async def test_a_hung_processor_holds_back_no_other() -> None:
 
 
 def test_a_sync_processor_runs_on_a_thread_of_its_own() -> None:
-    """D24: never on the agent's."""
+    """trace:D24: never on the agent's."""
     threads: set[int] = set()
     seen: list[tuple[str, str]] = []
 
@@ -567,7 +570,7 @@ def test_a_sync_processor_runs_on_a_thread_of_its_own() -> None:
 def test_a_processor_that_raises_what_ends_programs_costs_only_its_span(
     error: BaseException,
 ) -> None:
-    """P5, D8, D23: counted, and its thread goes on."""
+    """P5, trace:D8, D23: counted, and its thread goes on."""
 
     class Hostile(Recorder):
         async def on_span_end(self, span: Span) -> None:

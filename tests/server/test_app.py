@@ -71,7 +71,7 @@ async def test_a_busy_store_asks_to_come_back(caplog: pytest.LogCaptureFixture) 
 async def test_a_failed_store_is_not_the_clients_business(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """`sgp:E2`, A3."""
+    """A3, `sgp:E2`."""
     async with client_of(StoreError("the store failed: disk full at /secret")) as client:
         for reply in await every_reply(client):
             assert (reply.status_code, reply.json()["code"]) == (503, "STORE_FAILED")

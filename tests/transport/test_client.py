@@ -166,7 +166,7 @@ def test_a_reply_without_end_is_left() -> None:
 
 @pytest.mark.parametrize("lost", [1, 2])
 def test_a_connection_that_breaks_may_be_tried_again(lost: int) -> None:
-    """D4: a fresh one as well as one that was kept alive."""
+    """trace:D4: a fresh one as well as one that was kept alive."""
     with Backend(lambda r: Answer(then="lose" if r.number == lost else "reply")) as backend:
         clients = make_clients(backend.base_url)
 
