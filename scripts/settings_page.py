@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 
-from everyspan import configure
 from everyspan.config import SETTINGS, VARIABLES, Switch, Variable
 
 HEAD = """\
@@ -22,15 +20,16 @@ and the default holds. Empty text counts as unset.
 def main() -> None:
     print(HEAD)
     print("## Numbers\n")
-    arguments = inspect.signature(configure).parameters
     table(
-        ("environment", "argument", "default", "minimum", "unit", "meaning"),
+        ("environment", "argument", "default", "bounds", "unit", "meaning"),
         (
             (
                 f"`{row.env}`",
-                f"`{row.name}`" if row.name in arguments else "–",
+                f"`{row.name}`",
                 "unset" if row.default is None else f"{row.default:,}",
-                f"{row.minimum:,}",
+                f"{row.minimum:,} or more"
+                if row.maximum is None
+                else f"{row.minimum:,} to {row.maximum:,}",
                 row.unit,
                 row.help,
             )

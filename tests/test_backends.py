@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from everyspan.config import load_settings
 from everyspan.ledger import DestinationStats
 from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
 from everyspan.queue.span_queue import AsyncSpanQueue
@@ -31,7 +32,7 @@ class Sender:
     def __init__(self, backend: Backend, **settings: Any) -> None:
         config = SGPTracingProcessorConfig("key", "account", backend.base_url)
         self.processor = SGPAsyncTracingProcessor(config)
-        self.queue = AsyncSpanQueue(own_homes=True, **settings)
+        self.queue = AsyncSpanQueue(settings=load_settings(**settings), own_homes=True)
 
     def send(self, count: int = SPANS, **fields: Any) -> list[str]:
         """Record spans; return their ids."""

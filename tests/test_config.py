@@ -38,6 +38,11 @@ def nowhere() -> Iterator[None]:
     everyspan.set_tracing_processor_configs([])
 
 
+def argument(row: Setting, value: Any) -> Any:
+    """The keyword arguments that set one row."""
+    return {row.name: value}
+
+
 def rows(values: Sequence[Setting]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("row", values, ids=lambda row: row.name)
 
@@ -50,13 +55,13 @@ def source_of(row: Setting, environ: dict[str, str] | None = None, **arguments: 
 @rows(SETTINGS)
 def test_an_argument_beats_the_environment_which_beats_the_default(row: Setting) -> None:
     """trace:V1."""
-    low, high = row.minimum + 7, row.minimum + 9
+    low, high = (0.25, 0.5) if row.maximum else (row.minimum + 7, row.minimum + 9)
     assert getattr(load_settings({}), row.name) == row.default
     assert getattr(load_settings({row.env: f" {low} "}), row.name) == low
-    assert getattr(load_settings({row.env: f"{low}"}, **{row.name: high}), row.name) == high
+    assert getattr(load_settings({row.env: f"{low}"}, **argument(row, high)), row.name) == high
     assert source_of(row) == DEFAULT
     assert source_of(row, {row.env: f" {low} "}) == row.env
-    assert source_of(row, {row.env: f"{low}"}, **{row.name: high}) == ARGUMENT
+    assert source_of(row, {row.env: f"{low}"}, **argument(row, high)) == ARGUMENT
     assert source_of(row, {row.env: "garbage"}) == DEFAULT
 
 
@@ -64,7 +69,7 @@ def test_an_argument_beats_the_environment_which_beats_the_default(row: Setting)
 def test_a_number_below_the_minimum_is_raised_to_it(row: Setting) -> None:
     """trace:V2."""
     below = row.minimum - 1
-    assert getattr(load_settings({}, **{row.name: below}), row.name) == row.minimum
+    assert getattr(load_settings({}, **argument(row, below)), row.name) == row.minimum
     assert getattr(load_settings({row.env: f"{below}"}), row.name) == row.minimum
 
 
@@ -75,11 +80,12 @@ def test_a_number_below_the_minimum_is_raised_to_it(row: Setting) -> None:
 def test_a_bad_argument_raises_and_is_named(row: Setting, garbage: Any) -> None:
     """trace:V3."""
     with pytest.raises(SettingsError) as caught:
-        load_settings({}, **{row.name: garbage})
+        load_settings({}, **argument(row, garbage))
     text = str(caught.value)
     assert text.startswith(f"{row.name} must be a ")
     assert text.endswith(f"got {garbage!r}")
-    assert f"at least {row.minimum}, got" in text
+    bounds = f"from {row.minimum} to {row.maximum}" if row.maximum else f"at least {row.minimum}"
+    assert f"{bounds}, got" in text
 
 
 @rows(SETTINGS)
@@ -92,7 +98,7 @@ def test_a_bad_environment_value_warns_once_in_the_same_words(
         for _ in range(3):
             assert getattr(load_settings({row.env: garbage}), row.name) == row.default
         with pytest.raises(SettingsError) as caught:
-            load_settings({}, **{row.name: garbage})  # type: ignore[arg-type]
+            load_settings({}, **argument(row, garbage))
         words = str(caught.value).replace(row.name, row.env, 1)
         assert [record.message for record in caplog.records] == [f"{words}; using {row.default}"]
         assert caplog.records[0].levelno == logging.WARNING
@@ -101,8 +107,8 @@ def test_a_bad_environment_value_warns_once_in_the_same_words(
 @rows([row for row in SETTINGS if row.whole])
 def test_a_whole_number_is_not_cut(row: Setting) -> None:
     with pytest.raises(SettingsError, match=f"{row.name} must be a whole number"):
-        load_settings({}, **{row.name: row.minimum + 0.5})
-    value = getattr(load_settings({}, **{row.name: row.minimum + 2.0}), row.name)
+        load_settings({}, **argument(row, row.minimum + 0.5))
+    value = getattr(load_settings({}, **argument(row, row.minimum + 2.0)), row.name)
     assert (value, type(value)) == (row.minimum + 2, int)
 
 
@@ -115,7 +121,14 @@ def test_empty_text_counts_as_unset(row: Setting, empty: str) -> None:
 
 def test_an_unknown_setting_is_named() -> None:
     with pytest.raises(SettingsError, match="unknown setting 'lingr_ms'; known: linger_ms, "):
-        load_settings({}, lingr_ms=5)
+        load_settings({}, lingr_ms=5)  # type: ignore[call-arg]
+
+
+def test_a_share_above_the_whole_is_a_mistake_not_all_of_it() -> None:
+    """`sample=10` for ten percent must not record everything."""
+    with pytest.raises(SettingsError, match=r"sample must be a number from 0 to 1, got 10"):
+        load_settings({}, sample=10)
+    assert load_settings({"EVERYSPAN_SAMPLE": "10"}).sample is None
 
 
 @rows(SETTINGS)
@@ -253,7 +266,7 @@ def test_configure_refuses_what_is_no_destination(destination: Any, nowhere: Non
 
 
 def test_configure_has_no_other_settings() -> None:
-    with pytest.raises(TypeError, match="lingr_ms"):
+    with pytest.raises(SettingsError, match="lingr_ms"):
         everyspan.configure(lingr_ms=5)  # type: ignore[call-arg]
 
 

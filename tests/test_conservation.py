@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from everyspan.config import load_settings
 from everyspan.delivery import verdict
 from everyspan.delivery.backlog import Backlog, Batch
 from everyspan.delivery.lane import Lane
@@ -93,7 +94,9 @@ def test_the_books_explain_every_span_at_every_instant(seed: int) -> None:
     with Backend(flaky(seed)) as backend:
         config = SGPTracingProcessorConfig("key", "account", backend.base_url)
         processor = SGPAsyncTracingProcessor(config)
-        queue = AsyncSpanQueue(own_homes=True, batch_size=20, linger_ms=1, start_delay_ms=1)
+        queue = AsyncSpanQueue(
+            settings=load_settings(batch_size=20, linger_ms=1, start_delay_ms=1), own_homes=True
+        )
 
         def record(thread: int) -> None:
             for number in range(150):
@@ -173,7 +176,7 @@ def drained(*steps: Any, starts: bool = False, **settings: Any) -> AsyncSpanQueu
     # A linger that no slow machine outlasts: the batch is whole.
     settings = {"linger_ms": 10_000, "batch_size": SPANS} | settings
     exporter = Script(*steps, is_foreign=settings.pop("is_foreign", False))
-    queue = AsyncSpanQueue(own_homes=True, **settings)
+    queue = AsyncSpanQueue(settings=load_settings(**settings), own_homes=True)
     enqueue(queue, exporter, starts=starts)
     queue.shutdown_sync(5)
     return queue

@@ -14,7 +14,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from everyspan.errors import SettingsError
 
@@ -42,6 +42,7 @@ class Setting:
     unit: str
     help: str
     whole: bool = True
+    maximum: float | None = None
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -138,6 +139,28 @@ SETTINGS: tuple[Setting, ...] = (
         "age at which an open span is written as in progress; unset never "
         "(1000 towards the local server)",
         whole=False,
+    ),
+    Setting(
+        "sample",
+        "EVERYSPAN_SAMPLE",
+        None,
+        0,
+        "share",
+        "share of the traces to record, chosen by trace id; the decision of whoever called us is "
+        "obeyed; unset records every trace",
+        whole=False,
+        maximum=1,
+    ),
+    *(
+        Setting(
+            f"{field}_bytes_max",
+            f"EVERYSPAN_{field.upper()}_BYTES_MAX",
+            1 << 20,
+            512,
+            "bytes",
+            f"most bytes of a span's {field} as JSON; what is longer is cut, visibly",
+        )
+        for field in ("input", "output", "data")
     ),
 )
 
@@ -239,6 +262,30 @@ class Settings:
     max_age_s: float
     grace_s: float
     start_delay_ms: float | None
+    sample: float | None
+    input_bytes_max: int
+    output_bytes_max: int
+    data_bytes_max: int
+
+
+class SettingArguments(TypedDict, total=False):
+    """The settings as keyword arguments; None leaves one to the environment."""
+
+    linger_ms: float | None
+    batch_size: int | None
+    batch_bytes: int | None
+    max_size: int | None
+    byte_budget: int | None
+    max_retries: int | None
+    concurrency: int | None
+    request_timeout_s: float | None
+    max_age_s: float | None
+    grace_s: float | None
+    start_delay_ms: float | None
+    sample: float | None
+    input_bytes_max: int | None
+    output_bytes_max: int | None
+    data_bytes_max: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +320,7 @@ class Resolved:
 
 
 def load_settings(
-    environ: Mapping[str, str] | None = None, /, **arguments: float | None
+    environ: Mapping[str, str] | None = None, /, **arguments: Unpack[SettingArguments]
 ) -> Settings:
     """Return the settings in force: arguments that are not None, then environment, then defaults.
 
@@ -289,7 +336,7 @@ def load_environment(environ: Mapping[str, str] | None = None) -> Environment:
 
 
 def resolve_settings(
-    environ: Mapping[str, str] | None = None, /, **arguments: float | None
+    environ: Mapping[str, str] | None = None, /, **arguments: Unpack[SettingArguments]
 ) -> tuple[Resolved, ...]:
     """Return every setting with its source, in the order of `SETTINGS`; as `load_settings`."""
     environ = os.environ if environ is None else environ
@@ -356,9 +403,13 @@ def _in_force(resolved: tuple[Resolved, ...]) -> dict[str, Any]:
 
 def _parse(row: Setting, given: object, name: str) -> float | int:
     number = _to_number(given)
-    if number is None or (row.whole and not number.is_integer()):
+    is_above = number is not None and row.maximum is not None and number > row.maximum
+    if number is None or is_above or (row.whole and not number.is_integer()):
         kind = "a whole number" if row.whole else "a number"
-        raise SettingsError(f"{name} must be {kind} of at least {row.minimum}, got {given!r}")
+        bounds = f"of at least {row.minimum}"
+        if row.maximum is not None:
+            bounds = f"from {row.minimum} to {row.maximum}"
+        raise SettingsError(f"{name} must be {kind} {bounds}, got {given!r}")
     number = max(number, float(row.minimum))
     return int(number) if row.whole else number
 
@@ -381,3 +432,4 @@ def _warn_once(text: str) -> None:
 
 assert {field.name for field in fields(Settings)} == _ROWS.keys()
 assert {field.name for field in fields(Environment)} == {row.name for row in VARIABLES}
+assert SettingArguments.__annotations__.keys() == _ROWS.keys()

@@ -106,13 +106,15 @@ def inject(headers: MutableMapping[str, str]) -> MutableMapping[str, str]:
         return headers
     span = scope.span
     remote = span._remote
-    parent = RemoteParent(
-        trace_id=span.trace_id,
-        id=span.id,
-        flags="01" if remote is None else remote.flags,
-        tracestate="" if remote is None else remote.tracestate,
-    )
     try:
+        parent = RemoteParent(
+            trace_id=span.trace_id,
+            id=span.id,
+            flags="01" if remote is None else remote.flags,
+            tracestate="" if remote is None else remote.tracestate,
+        )
+        if span._is_sampled is not None:
+            parent = parent.decided(is_sampled=span._is_sampled)
         ours = format_headers(parent)
         # Whatever their case: a receiver refuses a `traceparent` that comes twice (`otlp:W2`).
         for name in [name for name in headers if name.lower() in CONTEXT_HEADERS]:

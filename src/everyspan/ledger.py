@@ -127,13 +127,15 @@ class Stats:
 
     `open_spans` have started and not ended; `forgotten_spans` were open when 10,000 others were
     too, so that they count nowhere until they end. `unclaimed_spans` left the inbox and were
-    accepted by no destination: 0 unless everyspan has a defect.
+    accepted by no destination: 0 unless everyspan has a defect. `sampled_out_spans` ended in traces
+    that are not recorded, by `sample` or because whoever called us decided so.
     """
 
     destinations: tuple[DestinationStats, ...] = ()
     open_spans: int = 0
     forgotten_spans: int = 0
     unclaimed_spans: int = 0
+    sampled_out_spans: int = 0
 
     def joined(self, other: Stats) -> Stats:
         """Return the books of both."""
@@ -142,6 +144,7 @@ class Stats:
             open_spans=self.open_spans + other.open_spans,
             forgotten_spans=self.forgotten_spans + other.forgotten_spans,
             unclaimed_spans=self.unclaimed_spans + other.unclaimed_spans,
+            sampled_out_spans=self.sampled_out_spans + other.sampled_out_spans,
         )
 
     @property

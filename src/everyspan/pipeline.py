@@ -7,12 +7,13 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
-from typing import Any, cast
+from typing import Unpack, cast
 
-from everyspan.config import load_environment, load_settings
+from everyspan.config import SettingArguments, Settings, load_environment, load_settings
 from everyspan.delivery.exporter import Exporter
 from everyspan.errors import SettingsError
 from everyspan.ledger import FlushResult, Stats
+from everyspan.model.mask import Mask, Masker, put_in_force
 from everyspan.processors.base import (
     AsyncTracingProcessor,
     Processor,
@@ -33,10 +34,24 @@ Destination = TracingProcessorConfig | Processor | str
 class Pipeline:
     """The destinations of this process and the queue before them; replaced whole, never changed."""
 
-    def __init__(self, processors: Sequence[Processor | Exporter], **settings: Any) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        processors: Sequence[Processor | Exporter],
+        *,
+        settings: Settings | None = None,
+        mask: Mask | bool | None = None,
+    ) -> None:
+        self.settings = settings or load_settings()
+        self.mask = mask
+        self.masker = (
+            None if mask is None or mask is False else Masker(mask, failed=_note_failed_mask)
+        )
+        self.sample = self.settings.sample
         self.processors = tuple(processors)
-        self.queue = AsyncSpanQueue(own_homes=True, **settings)
+        self.queue = AsyncSpanQueue(
+            settings=self.settings, own_homes=True, masker=lambda: self.masker
+        )
+        self.limits = self.queue.limits
         self.lanes: Lanes = tuple([self.queue.lane(processor) for processor in self.processors])
         self._look_at_lanes()
         self._is_noted = False
@@ -72,14 +87,8 @@ def current() -> Pipeline:
 
 def configure(
     *destinations: Destination,
-    linger_ms: float | None = None,
-    batch_size: int | None = None,
-    max_size: int | None = None,
-    max_retries: int | None = None,
-    concurrency: int | None = None,
-    start_delay_ms: float | None = None,
-    grace_s: float | None = None,
-    byte_budget: int | None = None,
+    mask: Mask | bool | None = None,
+    **settings: Unpack[SettingArguments],
 ) -> None:
     """Say where spans go from now on; what was registered before is drained and let go.
 
@@ -87,41 +96,36 @@ def configure(
         destinations: Configurations or processors; text is the address of an everyspan server.
             None at all: those of the environment (`SGP_API_KEY` and `SGP_ACCOUNT_ID`, or
             `EVERYSPAN_ENDPOINT`), else the local server, http://127.0.0.1:5003.
-        linger_ms, batch_size, ...: See the settings; the environment sets what is left out.
+        mask: Takes secrets out of spans before they leave the process. True for credentials: the
+            values of keys named like one, bearer and other tokens, passwords in addresses. Or a
+            function that is called with the place of a value, for instance `("input", "user",
+            "email")`, and the value, outermost first, on the thread that sends; what it returns
+            stands there instead. What it raises redacts the field.
+        settings: By name, see the table of settings; the environment sets what is left out.
 
     Raises:
         SettingsError: A destination or a setting is not allowed; the text says which and why.
     """
-    settings = {
-        "linger_ms": linger_ms,
-        "batch_size": batch_size,
-        "max_size": max_size,
-        "max_retries": max_retries,
-        "concurrency": concurrency,
-        "start_delay_ms": start_delay_ms,
-        "grace_s": grace_s,
-        "byte_budget": byte_budget,
-    }
-    load_settings(**settings)
-    if load_environment().disabled:
-        _replace(Pipeline((), **settings))
-        return
-    _replace(Pipeline([_build(d) for d in destinations or _default_destinations()], **settings))
+    in_force = load_settings(**settings)
+    is_off = load_environment().disabled
+    chosen = () if is_off else (destinations or _default_destinations())
+    _replace(Pipeline([_build(one, in_force) for one in chosen], settings=in_force, mask=mask))
 
 
 def set_tracing_processor_configs(configs: Sequence[TracingProcessorConfig]) -> None:
     """Replace the registered destinations by these; the former ones are drained (`trace:G3`)."""
-    processors = [_build(config) for config in configs]
     with _lock:
-        _replace(Pipeline(processors, **current().settings))
+        before = current()
+        processors = [_build(config, before.settings) for config in configs]
+        _replace(Pipeline(processors, settings=before.settings, mask=before.mask))
 
 
 def add_tracing_processor_config(config: TracingProcessorConfig) -> None:
     """Register one more destination; the same account twice exports twice (`trace:G2`)."""
     global _current
-    processor = _build(config)
     with _lock:
         pipe = current()
+        processor = _build(config, pipe.settings)
         grown = Pipeline.__new__(Pipeline)
         grown.__dict__.update(pipe.__dict__)
         grown.processors = (*pipe.processors, processor)
@@ -215,6 +219,7 @@ def _replace(pipe: Pipeline) -> None:
     global _current
     with _lock:
         before, _current = _current, pipe
+        put_in_force(pipe.masker)
         _draining[:] = [queue for queue in _draining if not queue.is_over]
         if before is not None:
             _draining.append(before.queue)
@@ -235,7 +240,7 @@ def _default_destinations() -> list[Destination]:
     return [environment.endpoint or LOCAL_URL]
 
 
-def _build(destination: Destination) -> Processor | Exporter:
+def _build(destination: Destination, settings: Settings) -> Processor | Exporter:
     # The HTTP client is loaded only where a destination needs it (P10).
     if isinstance(destination, AsyncTracingProcessor | SyncTracingProcessor):
         return destination
@@ -249,13 +254,18 @@ def _build(destination: Destination) -> Processor | Exporter:
         )
         if not destination:
             raise SettingsError("a destination must not be empty text")
-        return SGPAsyncTracingProcessor(config, only_everyspan=True)
+        return SGPAsyncTracingProcessor(config, only_everyspan=True, settings=settings)
     if isinstance(destination, SGPTracingProcessorConfig):
-        return SGPAsyncTracingProcessor(destination)
+        return SGPAsyncTracingProcessor(destination, settings=settings)
     raise SettingsError(
         f"a destination must be a configuration (known: sgp), a processor, or the address of an "
         f"everyspan server, got {destination!r}"
     )
+
+
+def _note_failed_mask(error: BaseException) -> None:
+    # Not its text, nor where it came from: both may show what was to be hidden.
+    logger.error("mask raised %s: the field is redacted", type(error).__name__)
 
 
 def _forget_parent() -> None:
@@ -266,7 +276,8 @@ def _forget_parent() -> None:
     _draining.clear()
     if _current is not None:
         exits.pin(_current)
-        _current = Pipeline(_current.processors, **_current.settings)
+        _current = Pipeline(_current.processors, settings=_current.settings, mask=_current.mask)
+        put_in_force(_current.masker)
 
 
 exits.after_fork(_forget_parent)

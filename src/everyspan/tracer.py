@@ -25,6 +25,7 @@ from everyspan import pipeline
 from everyspan.context import Scope, current, innermost, leave
 from everyspan.errors import SettingsError
 from everyspan.model.record import lost_span, snapshot_span
+from everyspan.model.sampling import is_chosen
 from everyspan.model.span import Span
 from everyspan.model.span_error import set_span_error
 from everyspan.model.w3c import RemoteParent
@@ -183,9 +184,13 @@ def begin(opened: Span) -> None:
     try:
         pipe = pipeline.current()
         if pipe.lanes:
+            if pipe.sample is not None and not _is_sampled(opened, pipe.sample):
+                return
             record = None
             if pipe.wants_starts:
-                record = snapshot_span(opened, is_end=False, offered_s=monotonic())
+                record = snapshot_span(
+                    opened, is_end=False, offered_s=monotonic(), limits=pipe.limits
+                )
                 if pipe.keeps_inputs:
                     opened._frozen_input = (opened.input, record.input)
             pipe.queue.begin(opened, pipe.lanes, record)
@@ -202,8 +207,11 @@ def end(opened: Span) -> None:
         if not pipe.lanes:
             pipe.note_nowhere()
             return
+        if pipe.sample is not None and not _is_sampled(opened, pipe.sample):
+            pipe.queue.sample_out()
+            return
         try:
-            record = snapshot_span(opened, is_end=True, offered_s=monotonic())
+            record = snapshot_span(opened, is_end=True, offered_s=monotonic(), limits=pipe.limits)
         except Exception:
             # A defect of ours must not stop the agent (T1); the span counts as dropped (P1).
             logger.exception("everyspan could not record the end of a span")
@@ -211,6 +219,20 @@ def end(opened: Span) -> None:
         pipe.queue.offer(record, pipe.lanes, opened)
     except Exception:
         logger.exception("everyspan could not hand over a span")
+
+
+def _is_sampled(span: Span, share: float) -> bool:
+    """Tell whether a span's trace is recorded; decided once a span, the same in all of a trace."""
+    decision = span._is_sampled
+    if decision is None:
+        above = innermost()
+        if above is not None and above.span.trace_id == span.trace_id:
+            decision = above.span._is_sampled
+        if decision is None:
+            remote = span._remote
+            decision = remote.is_sampled if remote else is_chosen(str(span.trace_id), share)
+        span._is_sampled = decision
+    return decision
 
 
 def set_end_time(opened: Span) -> None:

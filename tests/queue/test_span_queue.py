@@ -12,6 +12,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
+from everyspan.config import load_settings
 from everyspan.delivery.backlog import Batch
 from everyspan.errors import ExportError
 from everyspan.model.span import Span, SpanEventType
@@ -469,7 +470,7 @@ async def test_spans_beyond_the_byte_budget_are_refused_with_that_reason() -> No
         await release.wait()
 
     processor = batched(on_end=block)
-    queue = AsyncSpanQueue(linger_ms=0, byte_budget=1 << 20)
+    queue = AsyncSpanQueue(settings=load_settings(linger_ms=0, byte_budget=1 << 20))
     large = "x" * (300 << 10)
     for number in range(5):
         queue.enqueue(END, make_span(f"s{number}", output=large), [processor])
@@ -488,7 +489,7 @@ async def test_spans_beyond_the_byte_budget_are_refused_with_that_reason() -> No
 async def test_starts_give_their_bytes_back_too() -> None:
     """P4: whether written, made needless by their END, repeated or abandoned."""
     memory = _memory()
-    queue = AsyncSpanQueue(linger_ms=0, start_delay_ms=60_000)
+    queue = AsyncSpanQueue(settings=load_settings(linger_ms=0, start_delay_ms=60_000))
     span = make_span("a", input="x" * 1000)
     queue.enqueue(START, span, [memory])
     queue.enqueue(START, span, [memory])

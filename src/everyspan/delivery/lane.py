@@ -42,6 +42,7 @@ from everyspan.errors import (
 )
 from everyspan.home import Home
 from everyspan.ledger import Account, DestinationStats
+from everyspan.model.mask import Masker, masker_in_force
 from everyspan.model.record import SpanRecord
 
 logger = logging.getLogger("everyspan")
@@ -66,6 +67,7 @@ class Lane:
         inbox, take_in: What nobody has counted yet, and how to; called inside the gate.
         settled: Called inside the gate for every record that is stored, dropped or rejected.
         orphaned: Called when the home that ran the lane was ended by its owner.
+        masker: Returns what takes secrets out of spans before they are sent, if anything does.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Lane:
         take_in: Callable[[], None],
         settled: Callable[[SpanRecord], None],
         orphaned: Callable[[Lane, Home], None],
+        masker: Callable[[], Masker | None] = masker_in_force,
     ) -> None:
         self.exporter = exporter
         self.account = Account(name)
@@ -97,6 +100,7 @@ class Lane:
         self._take_in = take_in
         self._settled = settled
         self._orphaned = orphaned
+        self._masker = masker
         self._linger_s = settings.linger_ms / 1000
         self._backlog = Backlog(
             batch_size=settings.batch_size,
@@ -466,6 +470,9 @@ class Lane:
         failed: dict[int, ExportError] = {}
         error: ExportError | None = None
         try:
+            masker = self._masker()
+            if masker is not None:
+                masker.apply(batch.records)
             failed = dict(await self.exporter.export(batch))
         except ExportError as caught:
             error = caught

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from everyspan.model.freeze import freeze
+from everyspan.model.freeze import PAYLOAD_BYTES_MAX, freeze
 from everyspan.model.span import SPAN_ERROR_KEY, SPAN_TYPE_KEY, Span, SpanStatus
 
 RECORD_BYTES_FIXED = 600
@@ -24,6 +24,14 @@ NS_MAX = 253_402_300_799_999_999_999
 """The end of the year 9999, the last that wire formats can write."""
 
 _decode = msgspec.json.Decoder().decode
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Most bytes of each payload once it is frozen; what is longer is cut, visibly."""
+
+    input: int = PAYLOAD_BYTES_MAX
+    output: int = PAYLOAD_BYTES_MAX
+    data: int = PAYLOAD_BYTES_MAX
 
 
 class Part:
@@ -52,7 +60,8 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
     `input`, `output` and `data` are JSON text, None where the span had none. `error` is
     (type, message, category) of a failed span. `ordinal` counts the ends of its part from 1;
     `closes` marks the END that closed the part. `revision` grows with every version of a span.
-    `is_lost` marks one without payloads, only to be counted. `span` is what it is a version of, and
+    `is_lost` marks one without payloads, only to be counted; `is_masked` one that holds no secret
+    any more. `span` is what it is a version of, and
     `lanes` who is to carry it, until the queue took it in.
     """
 
@@ -81,6 +90,7 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
     span: Span | None = None
     lanes: Any = ()
     is_lost: bool = False
+    is_masked: bool = False
     seq: int = 0
     holders: int = 0
 
@@ -146,7 +156,12 @@ def _thaw(text: bytes | None) -> Any:
 
 
 def freeze_span(
-    span: Span, *, is_end: bool, offered_s: float, abandoned: bool = False
+    span: Span,
+    *,
+    is_end: bool,
+    offered_s: float,
+    abandoned: bool = False,
+    limits: Limits | None = None,
 ) -> SpanRecord:
     """Return the frozen form of a span as it is now, tidied; never raises.
 
@@ -154,25 +169,31 @@ def freeze_span(
         is_end: Make an END; else a START, which has no end and no output.
         offered_s: Monotonic time, from which the age of the record counts.
         abandoned: The process ends while the span is open.
+        limits: None for those that hold where nobody says otherwise.
     """
-    record = snapshot_span(span, is_end=is_end, offered_s=offered_s)
+    record = snapshot_span(span, is_end=is_end, offered_s=offered_s, limits=limits)
     record.abandoned = abandoned
     record.tidy()
     return record
 
 
-def snapshot_span(span: Span, *, is_end: bool, offered_s: float) -> SpanRecord:
+def snapshot_span(
+    span: Span, *, is_end: bool, offered_s: float, limits: Limits | None = None
+) -> SpanRecord:
     """As `freeze_span`, but for the agent's thread: whoever takes the record in tidies it."""
     size = RECORD_BYTES_FIXED
     input_ = span.input
     if input_ is not None:
         frozen = span._frozen_input
         # Frozen at start already, unless the agent put another one there (`trace` §10).
-        input_ = frozen[1] if frozen is not None and frozen[0] is input_ else freeze(input_)
+        if frozen is not None and frozen[0] is input_:
+            input_ = frozen[1]
+        else:
+            input_ = freeze(input_) if limits is None else freeze(input_, bytes_max=limits.input)
         size += len(input_)
     output = span.output if is_end else None
     if output is not None:
-        output = freeze(output)
+        output = freeze(output) if limits is None else freeze(output, bytes_max=limits.output)
         size += len(output)
     data = span.data
     type_ = span.type
@@ -183,7 +204,7 @@ def snapshot_span(span: Span, *, is_end: bool, offered_s: float) -> SpanRecord:
             if type_ is None:
                 type_ = dict.get(data, SPAN_TYPE_KEY)
             error = _error(dict.get(data, SPAN_ERROR_KEY))
-        data = freeze(data)
+        data = freeze(data) if limits is None else freeze(data, bytes_max=limits.data)
         size += len(data)
     return SpanRecord(
         is_end,

@@ -115,12 +115,13 @@ class Span(msgspec.Struct, kw_only=True, weakref=True, eq=False):
     type: str | None = None
     status: str = SpanStatus.SUCCESS
     # Set while it is recorded: its place in the trace once it has ended, who is to carry it, its
-    # input frozen at start beside what was frozen, and the parent in another process above it,
-    # whose flags and `tracestate` travel on.
+    # input frozen at start beside what was frozen, the parent in another process above it, whose
+    # flags and `tracestate` travel on, and whether its trace is recorded (None: nobody asked).
     _ended: Any = None
     _lanes: Any = ()
     _frozen_input: Any = None
     _remote: Any = None
+    _is_sampled: bool | None = None
 
     # The original's names of the times, for the constructor; afterwards they are computed.
     start_time: datetime = None  # type: ignore[assignment]

@@ -26,6 +26,8 @@ OWN_MEMBER_MAX = 256
 
 _TRACE_HEX = re.compile(r"[0-9a-f]{32}")
 _SPAN_HEX = re.compile(r"[0-9a-f]{16}")
+_FLAGS = re.compile(r"[0-9a-f]{2}")
+_SAMPLED = 1
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _MEMBER_KEY = re.compile(r"[a-z0-9][a-z0-9_\-*/@]{0,255}")
 _MEMBER_VALUE = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256}")
@@ -47,6 +49,17 @@ class RemoteParent(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     flags: str = "01"
     tracestate: str = ""
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether that process records the trace; True where `flags` are none."""
+        flags = _flags(self.flags)
+        return flags is None or bool(flags & _SAMPLED)
+
+    def decided(self, *, is_sampled: bool) -> RemoteParent:
+        """Return the same parent with our decision whether the trace is recorded."""
+        flags = (_flags(self.flags) or 0) & ~_SAMPLED | (_SAMPLED if is_sampled else 0)
+        return msgspec.structs.replace(self, flags=f"{flags:02x}")
 
 
 def trace_hex(trace_id: str) -> str:
@@ -132,6 +145,10 @@ def _own_ids(tracestate: str, trace: str, span: str) -> tuple[str, str]:
             if trace_id and span_id and trace_hex(trace_id) == trace and span_hex(span_id) == span:
                 return trace_id, span_id
     return trace, span
+
+
+def _flags(text: str) -> int | None:
+    return int(text, 16) if _FLAGS.fullmatch(text) else None
 
 
 def _pack(text: str) -> str:

@@ -12,6 +12,7 @@ from time import monotonic
 
 from everyspan.delivery.backlog import Batch
 from everyspan.errors import ExportError
+from everyspan.model.mask import masker_in_force
 from everyspan.model.record import freeze_span
 from everyspan.model.span import Span
 from everyspan.processors.base import AsyncTracingProcessor
@@ -72,6 +73,9 @@ class BuiltinProcessor(AsyncTracingProcessor):
     async def _send(self, spans: Sequence[Span], *, is_end: bool) -> None:
         now_s = monotonic()
         records = [freeze_span(span, is_end=is_end, offered_s=now_s) for span in spans]
+        masker = masker_in_force()
+        if masker is not None:
+            masker.apply(records)
         step = self.spans_max or max(1, len(records))
         for first in range(0, len(records), step):
             some = records[first : first + step]

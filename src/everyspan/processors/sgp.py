@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import httpx2
 import msgspec
 
-from everyspan.config import load_environment, load_settings
+from everyspan.config import Settings, load_environment, load_settings
 from everyspan.delivery.backlog import Batch
 from everyspan.errors import (
     BatchRefusedError,
@@ -83,12 +83,19 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
 
     Args:
         only_everyspan: Send only to a server that says it is an everyspan server.
+        settings: For the request's timeout; None for those of the environment.
     """
 
     name = "sgp"
     spans_max = ITEMS_MAX
 
-    def __init__(self, config: SGPTracingProcessorConfig, *, only_everyspan: bool = False) -> None:
+    def __init__(
+        self,
+        config: SGPTracingProcessorConfig,
+        *,
+        only_everyspan: bool = False,
+        settings: Settings | None = None,
+    ) -> None:
         environment = load_environment()
         self.is_enabled = bool(config.sgp_api_key and config.sgp_account_id)
         self.base_url = config.sgp_base_url or environment.sgp_base_url or DEFAULT_BASE_URL
@@ -112,7 +119,7 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
                 # What was written need not come back: it is half of the traffic.
                 "prefer": "return=minimal",
             },
-            timeout_s=load_settings().request_timeout_s,
+            timeout_s=(settings or load_settings()).request_timeout_s,
         )
         stamps: dict[str, str] = {"__source__": "agentex"}
         stamps["__acp_type__"] = environment.acp_type or "async"

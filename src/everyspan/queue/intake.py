@@ -22,6 +22,7 @@ from everyspan.delivery.gate import Gate
 from everyspan.delivery.lane import Lane
 from everyspan.home import Home
 from everyspan.ledger import Stats
+from everyspan.model.mask import Masker
 from everyspan.model.record import Part, SpanRecord
 from everyspan.model.span import Span
 from everyspan.processors.base import Processor
@@ -35,12 +36,20 @@ SHUTDOWN = "shutdown"
 DEFECT = "defect of everyspan"
 
 
+class SampledOut:
+    """Stands in the inbox for the end of a span that is not recorded, only counted."""
+
+
+SAMPLED_OUT = SampledOut()
+
+
 class Intake:
     """See the module text.
 
     Args:
         homeless: Called after the gate for a lane that holds something and runs nowhere.
         orphaned: Called for a lane whose home is gone.
+        masker: See `Lane`.
     """
 
     def __init__(
@@ -50,9 +59,10 @@ class Intake:
         clock: Clock,
         homeless: Callable[[Lane], object],
         orphaned: Callable[[Lane, Home], None],
+        masker: Callable[[], Masker | None],
     ) -> None:
         self.gate = Gate()
-        self.inbox: deque[SpanRecord | Span] = deque()
+        self.inbox: deque[SpanRecord | Span | SampledOut] = deque()
         self.lanes: dict[int, Lane] = {}
         self.waiters = Waiters(self.gate, is_empty=self._is_empty)
         self.seq = 0
@@ -62,6 +72,8 @@ class Intake:
         self._clock = clock
         self._homeless = homeless
         self._orphaned = orphaned
+        self._masker = masker
+        self.sampled_out = 0
         self._parts = Parts()
         self._processors: dict[int, object] = {}
         # Ended spans, once for each lane that was to take them.
@@ -99,6 +111,7 @@ class Intake:
                 destinations=tuple(lane.snapshot() for lane in self.lanes.values()),
                 open_spans=self._parts.open_spans,
                 forgotten_spans=self._parts.forgotten,
+                sampled_out_spans=self.sampled_out,
                 unclaimed_spans=self._handed_over
                 - sum(lane.account.accepted for lane in self.lanes.values()),
             )
@@ -126,6 +139,9 @@ class Intake:
         # No more than is there now: other threads go on adding.
         for _ in range(len(inbox)):
             item = inbox.popleft()
+            if isinstance(item, SampledOut):
+                self.sampled_out += 1
+                continue
             if isinstance(item, Span):
                 parts.begin(item, item._lanes)
                 continue
@@ -244,6 +260,7 @@ class Intake:
             inbox=self.inbox,
             settled=self._settled,
             orphaned=self._orphaned,
+            masker=self._masker,
         )
 
 

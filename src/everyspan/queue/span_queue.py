@@ -24,17 +24,18 @@ from functools import partial
 from types import MappingProxyType
 
 from everyspan.clock import SYSTEM_CLOCK, Clock
-from everyspan.config import load_settings
+from everyspan.config import Settings, load_settings
 from everyspan.delivery.exporter import Exporter
 from everyspan.delivery.lane import AWAKE_S, Lane
 from everyspan.home import Home, OwnLoop, ThreadHome, run_here
 from everyspan.ledger import FlushResult, Stats
-from everyspan.model.record import SpanRecord, freeze_span
+from everyspan.model.mask import Masker, masker_in_force
+from everyspan.model.record import Limits, SpanRecord, freeze_span
 from everyspan.model.span import Span, SpanEventType
 from everyspan.processors.base import Processor
 from everyspan.queue import exits
 from everyspan.queue.exporter_home import exporter_home
-from everyspan.queue.intake import SHUTDOWN, Intake
+from everyspan.queue.intake import SAMPLED_OUT, SHUTDOWN, Intake
 from everyspan.queue.waiters import Latch, Waiter
 
 logger = logging.getLogger("everyspan")
@@ -57,9 +58,10 @@ class AsyncSpanQueue:
 
     Args:
         batch_size, linger_ms, max_size, max_retries, concurrency: As in `everyspan.config`.
+        settings: All of them, instead of the five.
         own_homes: Run on threads of everyspan only: the exporter thread, and one more for each
             user's processor, so that one that blocks costs only itself.
-        start_delay_ms: When to write a span that is still open, for destinations of everyspan.
+        masker: Returns what takes secrets out of spans before they are sent, if anything does.
     """
 
     def __init__(
@@ -70,29 +72,31 @@ class AsyncSpanQueue:
         max_retries: int | None = None,
         concurrency: int | None = None,
         *,
-        start_delay_ms: float | None = None,
-        grace_s: float | None = None,
-        byte_budget: int | None = None,
+        settings: Settings | None = None,
         own_homes: bool = False,
+        masker: Callable[[], Masker | None] = masker_in_force,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._settings = load_settings(
+        self._settings = settings or load_settings(
             batch_size=batch_size,
             linger_ms=linger_ms,
             max_size=max_size,
             max_retries=max_retries,
             concurrency=concurrency,
-            start_delay_ms=start_delay_ms,
-            grace_s=grace_s,
-            byte_budget=byte_budget,
         )
+        self.limits = _limits(self._settings)
+        self._masker = masker
         self._own_homes = own_homes
         self._clock = clock
         self._reset()
 
     def _reset(self) -> None:
         intake = self._intake = Intake(
-            self._settings, clock=self._clock, homeless=self._settle_home, orphaned=self._move
+            self._settings,
+            clock=self._clock,
+            homeless=self._settle_home,
+            orphaned=self._move,
+            masker=self._masker,
         )
         self._gate = intake.gate
         self._inbox = intake.inbox
@@ -111,7 +115,9 @@ class AsyncSpanQueue:
     ) -> None:
         """Take a START or END of a span for these processors; never raises, never waits (Q1)."""
         is_end = event_type == SpanEventType.END
-        record = freeze_span(span, is_end=is_end, offered_s=self._clock.monotonic())
+        record = freeze_span(
+            span, is_end=is_end, offered_s=self._clock.monotonic(), limits=self.limits
+        )
         if self._user_home is None and not self._own_homes and not self._intake.lanes:
             self._adopt_running_loop()
         lanes = tuple([self.lane(processor) for processor in processors])
@@ -159,6 +165,12 @@ class AsyncSpanQueue:
             self._leave_user_home(self._user_home)
         if self._is_leaving:
             self._drain_late()
+
+    def sample_out(self) -> None:
+        """Count the end of a span whose trace is not recorded; never raises, never waits (Q1)."""
+        self._inbox.append(SAMPLED_OUT)
+        if len(self._inbox) >= INBOX_RECORDS_MAX:
+            self._intake.take_in_here()
 
     def lane(self, processor: Processor | Exporter) -> Lane:
         """Return the lane of a processor, made at the first call for it."""
@@ -507,10 +519,18 @@ class AsyncSpanQueue:
         self._gate.leave()
         now_s = self._clock.monotonic()
         for span, part, lanes in still_open:
-            record = freeze_span(span, is_end=False, offered_s=now_s, abandoned=True)
+            record = freeze_span(
+                span, is_end=False, offered_s=now_s, abandoned=True, limits=self.limits
+            )
             record.part = part
             with self._gate:
                 self._intake.take_abandoned(record, lanes)
+
+
+def _limits(settings: Settings) -> Limits | None:
+    limits = Limits(settings.input_bytes_max, settings.output_bytes_max, settings.data_bytes_max)
+    # None is the quicker way to say what holds anyway.
+    return None if limits == Limits() else limits
 
 
 def _runs_a_loop() -> bool:
