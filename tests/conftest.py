@@ -8,6 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from everyspan import log
+
 # Helpers that tests share assert as well, and should show what was compared.
 HERE = Path(__file__).parent
 for helper in HERE.rglob("*.py"):
@@ -22,6 +24,12 @@ if "CI" not in os.environ:
         "everyspan", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
     )
     hypothesis.settings.load_profile("everyspan")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said_before() -> None:
+    """What a test's log is told does not depend on the tests before it."""
+    log.forget()
 
 
 @pytest.hookimpl(trylast=True)

@@ -226,13 +226,14 @@ def test_of_several_switches_one_is_enough() -> None:
 
 @pytest.mark.parametrize("row", VARIABLES, ids=lambda row: row.env)
 def test_every_variable_tells_where_it_came_from(row: Any) -> None:
-    text = (row.on or row.off or ("",))[0] if isinstance(row, Switch) else " some text "
+    plain = "http://host" if getattr(row, "is_address", False) else "some text"
+    text = (row.on or row.off or ("",))[0] if isinstance(row, Switch) else f" {plain} "
     for environ, source in (({}, DEFAULT), ({row.env: text}, row.env)):
         (found,) = [found for found in resolve_environment(environ) if found.row is row]
         assert found.source == source
         assert found.complaint is None
         if not isinstance(row, Switch):
-            assert found.value == ("some text" if environ else None)
+            assert found.value == (plain if environ else None)
 
 
 def test_switched_off_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch, nowhere: None) -> None:
@@ -259,7 +260,7 @@ def test_configure_refuses_a_bad_setting_and_keeps_what_was(nowhere: None) -> No
     assert [span.name for span in memory.spans] == ["still recorded"]
 
 
-@pytest.mark.parametrize("destination", [5, "", object(), everyspan.InMemoryTracingProcessor])
+@pytest.mark.parametrize("destination", [5, object(), everyspan.InMemoryTracingProcessor])
 def test_configure_refuses_what_is_no_destination(destination: Any, nowhere: None) -> None:
     with pytest.raises(SettingsError, match="a destination must"):
         everyspan.configure(destination)
@@ -293,3 +294,91 @@ def test_a_bad_environment_does_not_stop_configure(
     assert everyspan.flush(5)
     assert [span.name for span in memory.spans] == ["x"]
     assert len(caplog.records) == len(SETTINGS)
+
+
+BAD_ADDRESSES = {
+    "": "must start with http:// or https://",
+    "nonsense": "must start with http:// or https://",
+    "ftp://host": "must start with http:// or https://",
+    "localhost:5003": "must start with http:// or https://",
+    "http://": "must name a host",
+    "http://:5003": "must name a host",
+    "http://host:99999": "must have a host and a port from 1 to 65535",
+    "http://host:abc": "must have a host and a port from 1 to 65535",
+    "http://host:0": "must have a port from 1 to 65535",
+    "http://[::1": "must have a host and a port from 1 to 65535",
+    "http://ho st": "must be ASCII without spaces",
+    "http://host\n": "must be ASCII without spaces",
+    "http://höst": "must be ASCII without spaces",
+    "http://host/?a=b": "must end with its path, without ? and #",
+}
+
+
+@pytest.mark.parametrize(("address", "wrong"), BAD_ADDRESSES.items())
+def test_a_bad_address_raises_from_an_argument_and_is_named(
+    address: str, wrong: str, nowhere: None
+) -> None:
+    """P2: else every span would be lost later, for a reason that names no fix."""
+    with pytest.raises(SettingsError, match="a destination that is text") as caught:
+        everyspan.configure(address)
+    assert wrong in str(caught.value)
+    if address:
+        with pytest.raises(SettingsError, match=f"sgp_base_url {wrong.split()[0]}"):
+            everyspan.SGPTracingProcessorConfig("key", "account", address)
+
+
+@pytest.mark.parametrize("env", ["EVERYSPAN_ENDPOINT", "SGP_CLIENT_BASE_URL"])
+@pytest.mark.parametrize("address", [address for address in BAD_ADDRESSES if address.strip()])
+def test_a_bad_address_in_the_environment_warns_once_and_falls_back(
+    env: str, address: str, monkeypatch: pytest.MonkeyPatch, nowhere: None, caplog: Any
+) -> None:
+    """trace:V3."""
+    if address == address.strip():
+        monkeypatch.setenv(env, address)
+        for _ in range(2):
+            everyspan.configure(everyspan.SGPTracingProcessorConfig("key", "account"))
+            everyspan.configure()
+        assert [record.message.split(" must ")[0] for record in caplog.records] == [env]
+        assert caplog.records[0].message.endswith("; using the default")
+
+
+def test_a_password_in_an_address_is_refused_unshown(nowhere: None) -> None:
+    """P9: addresses end up in logs."""
+    with pytest.raises(SettingsError, match="must not hold a user or password") as caught:
+        everyspan.configure("https://user:s3cret@host")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"SGP_API_KEY": "k"}, "spans go to http://127.0.0.1:5003: of SGP_API_KEY and"),
+        ({"SGP_ACCOUNT_ID": "a"}, "spans go to http://127.0.0.1:5003: of SGP_API_KEY and"),
+    ],
+)
+def test_half_a_credential_is_told(
+    environ: dict[str, str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    nowhere: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """P2: the spans go elsewhere than was meant."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    everyspan.configure()
+    assert [record.message[: len(said)] for record in caplog.records] == [said]
+
+
+@pytest.mark.parametrize(
+    ("key", "account", "missing"), [("", "a", "sgp_api_key"), ("k", "", "sgp_account_id")]
+)
+def test_a_destination_that_is_off_says_so_once(
+    key: str, account: str, missing: str, nowhere: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """trace:S5."""
+    for _ in range(3):
+        everyspan.configure(everyspan.SGPTracingProcessorConfig(key, account))
+    assert [record.message for record in caplog.records] == [
+        f"sgp gets no spans: {missing} is empty"
+    ]

@@ -22,6 +22,7 @@ PUBLIC = "public names"
 LAYERS: tuple[tuple[str, str], ...] = (
     ("errors", "-"),
     ("clock", ABOVE),
+    ("log", ABOVE),
     ("config", ABOVE),
     ("model", ABOVE),
     ("home", ABOVE),

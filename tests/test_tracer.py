@@ -237,8 +237,10 @@ def test_deep_recursion_stays_the_agents_error(recording: Recording) -> None:
             descend()
     finally:
         logging.getLogger("everyspan").disabled = False
-    # Where no stack was left to freeze a span, it counts as lost.
-    assert everyspan.flush(20).left in ({}, {"memory": {"defect of everyspan": 1}})
+    # Where no stack was left to freeze a span, it counts as lost: the innermost few.
+    lost = everyspan.flush(20).left.get("memory", {})
+    assert lost.keys() <= {"defect of everyspan"}
+    assert sum(lost.values()) < 5
     assert everyspan.current_span() is None
     with everyspan.span("after"):
         pass
@@ -488,9 +490,10 @@ def test_a_defect_of_ours_stays_in_the_log(
         with everyspan.span("x"):
             pass
         everyspan.Tracer().trace("t").end_span(everyspan.Tracer().trace("t").start_span("y"))
-    assert [record.message.startswith("everyspan could not") for record in caplog.records] == [
-        True
-    ] * 4
+    assert [record.message.splitlines()[0] for record in caplog.records] == [
+        "everyspan could not record the start of a span",
+        "everyspan could not hand over a span",
+    ]
 
 
 def test_without_destinations_spans_go_nowhere(caplog: pytest.LogCaptureFixture) -> None:

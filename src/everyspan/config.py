@@ -17,10 +17,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypedDict, Unpack
 
 from everyspan.errors import SettingsError
-
-logger = logging.getLogger("everyspan")
-# Without a handler Python prints warnings to stderr: into the traced agent.
-logger.addHandler(logging.NullHandler())
+from everyspan.log import complain
 
 _OFF = ("0", "false", "no", "off")
 _ON = ("1", "true", "yes", "on")
@@ -175,6 +172,7 @@ class Variable:
     env: str
     help: str
     is_secret: bool = False
+    is_address: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +197,7 @@ VARIABLES: tuple[Variable | Switch, ...] = (
         "endpoint",
         "EVERYSPAN_ENDPOINT",
         "address of the everyspan server that `configure()` sends to and commands read from",
+        is_address=True,
     ),
     Variable(
         "sgp_api_key",
@@ -211,6 +210,7 @@ VARIABLES: tuple[Variable | Switch, ...] = (
         "sgp_base_url",
         "SGP_CLIENT_BASE_URL",
         "address of the SGP spans API, where a configuration names none",
+        is_address=True,
     ),
     Variable("agent_name", "AGENT_NAME", "stamped on spans as `__agent_name__`"),
     Variable("agent_id", "AGENT_ID", "stamped on spans as `__agent_id__`"),
@@ -355,6 +355,38 @@ def resolve_environment(environ: Mapping[str, str] | None = None) -> tuple[Resol
     )
 
 
+def check_address(address: object, name: str) -> None:
+    """Check the base address of a server, `http://host:port/prefix`.
+
+    Raises:
+        SettingsError: It is none; the text names `name`.
+    """
+    from urllib.parse import urlsplit  # 3 ms that only a process with a destination pays (P10)
+
+    if not isinstance(address, str):
+        raise SettingsError(f"{name} must be the address of a server, got {address!r}")
+    if "@" in address.partition("//")[2].partition("/")[0]:
+        # Not shown: it ends up in logs.
+        raise SettingsError(f"{name} must not hold a user or password; use the key for that")
+    wrong = ""
+    try:
+        parts = urlsplit(address)
+        if not address.startswith(("http://", "https://")):
+            wrong = "must start with http:// or https://"
+        elif not address.isascii() or not address.isprintable() or " " in address:
+            wrong = "must be ASCII without spaces"
+        elif not parts.hostname:
+            wrong = "must name a host"
+        elif parts.port == 0:
+            wrong = "must have a port from 1 to 65535"
+        elif parts.query or parts.fragment:
+            wrong = "must end with its path, without ? and #"
+    except ValueError:
+        wrong = "must have a host and a port from 1 to 65535"
+    if wrong:
+        raise SettingsError(f"{name} {wrong}, got {address!r}")
+
+
 def _resolve_number(row: Setting, given: object, environ: Mapping[str, str]) -> Resolved:
     if given is not None:
         return Resolved(row, _parse(row, given, row.name), ARGUMENT)
@@ -369,6 +401,11 @@ def _resolve_number(row: Setting, given: object, environ: Mapping[str, str]) -> 
 
 def _resolve_text(row: Variable, environ: Mapping[str, str]) -> Resolved:
     text = environ.get(row.env, "").strip()
+    if text and row.is_address:
+        try:
+            check_address(text, row.env)
+        except SettingsError as error:
+            return Resolved(row, None, DEFAULT, f"{error}; using the default")
     return Resolved(row, text, row.env) if text else Resolved(row, None, DEFAULT)
 
 
@@ -427,7 +464,7 @@ def _to_number(given: object) -> float | None:
 def _warn_once(text: str) -> None:
     if text not in _warned:
         _warned.add(text)
-        logger.warning("%s", text)
+        complain("%s", text, cause=text, level=logging.WARNING)
 
 
 assert {field.name for field in fields(Settings)} == _ROWS.keys()

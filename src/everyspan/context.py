@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 from collections.abc import Callable, Iterable, MutableMapping
 from contextvars import ContextVar, Token
 from typing import Any, ParamSpec, TypeVar
@@ -18,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import msgspec
 
 from everyspan.errors import SettingsError
+from everyspan.log import complain
 from everyspan.model.span import Span
 from everyspan.model.w3c import (
     CONTEXT_HEADERS,
@@ -26,8 +26,6 @@ from everyspan.model.w3c import (
     format_headers,
     parse_headers,
 )
-
-logger = logging.getLogger("everyspan")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -120,9 +118,9 @@ def inject(headers: MutableMapping[str, str]) -> MutableMapping[str, str]:
         for name in [name for name in headers if name.lower() in CONTEXT_HEADERS]:
             del headers[name]
         headers.update(ours)
-    except Exception:
+    except Exception as error:
         # The mapping is the framework's, and its request matters more than our link.
-        logger.exception("everyspan could not write the trace context into headers")
+        complain("everyspan could not write the trace context into headers", error=error)
     return headers
 
 

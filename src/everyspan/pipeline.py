@@ -9,10 +9,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Unpack, cast
 
-from everyspan.config import SettingArguments, Settings, load_environment, load_settings
+from everyspan.config import (
+    SettingArguments,
+    Settings,
+    check_address,
+    load_environment,
+    load_settings,
+)
 from everyspan.delivery.exporter import Exporter
 from everyspan.errors import SettingsError
 from everyspan.ledger import FlushResult, Stats
+from everyspan.log import complain
 from everyspan.model.mask import Mask, Masker, put_in_force
 from everyspan.processors.base import (
     AsyncTracingProcessor,
@@ -237,6 +244,12 @@ def _default_destinations() -> list[Destination]:
                 sgp_api_key=environment.sgp_api_key, sgp_account_id=environment.sgp_account_id
             )
         ]
+    if environment.sgp_api_key or environment.sgp_account_id:
+        complain(
+            "spans go to %s: of SGP_API_KEY and SGP_ACCOUNT_ID only one is set",
+            environment.endpoint or LOCAL_URL,
+            level=logging.WARNING,
+        )
     return [environment.endpoint or LOCAL_URL]
 
 
@@ -247,13 +260,12 @@ def _build(destination: Destination, settings: Settings) -> Processor | Exporter
     from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
 
     if isinstance(destination, str):
+        check_address(destination, "a destination that is text")
         config = SGPTracingProcessorConfig(
             sgp_api_key=LOCAL_CREDENTIAL,
             sgp_account_id=LOCAL_CREDENTIAL,
             sgp_base_url=destination,
         )
-        if not destination:
-            raise SettingsError("a destination must not be empty text")
         return SGPAsyncTracingProcessor(config, only_everyspan=True, settings=settings)
     if isinstance(destination, SGPTracingProcessorConfig):
         return SGPAsyncTracingProcessor(destination, settings=settings)
@@ -265,7 +277,7 @@ def _build(destination: Destination, settings: Settings) -> Processor | Exporter
 
 def _note_failed_mask(error: BaseException) -> None:
     # Not its text, nor where it came from: both may show what was to be hidden.
-    logger.error("mask raised %s: the field is redacted", type(error).__name__)
+    complain("mask raised %s: the field is redacted", type(error).__name__)
 
 
 def _forget_parent() -> None:

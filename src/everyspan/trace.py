@@ -10,7 +10,6 @@ T3  Nothing here waits or raises into the agent (P2), but for errors of use.
 from __future__ import annotations
 
 import builtins
-import logging
 from collections.abc import Sequence
 from time import time_ns
 from typing import Any, cast
@@ -20,13 +19,12 @@ import msgspec
 from everyspan import pipeline
 from everyspan.context import Scope
 from everyspan.errors import SettingsError
+from everyspan.log import complain
 from everyspan.model.freeze import freeze
 from everyspan.model.span import Span, SpanEventType
 from everyspan.processors.base import Processor
 from everyspan.queue.span_queue import AsyncSpanQueue
 from everyspan.tracer import begin, check_text, end, set_end_time, span
-
-logger = logging.getLogger("everyspan")
 
 _AS_THEY_ARE = (dict, list, str, int, float, bool, tuple)
 
@@ -155,9 +153,9 @@ class _Spans:
             if processors:
                 queue = self._span_queue or pipeline.get_default_span_queue()
                 queue.enqueue(event, opened, processors)
-        except Exception:
+        except Exception as error:
             # The user's own queue, or a defect of ours: neither may stop the agent (T3).
-            logger.exception("everyspan could not hand over the %s of a span", event.value)
+            complain("everyspan could not hand over the %s of a span", event.value, error=error)
 
     def _reader(self, method: str) -> Any:
         if self.client is None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import builtins
 import functools
 import inspect
-import logging
 import sys
 from collections.abc import AsyncGenerator, Callable
 from time import monotonic, time_ns
@@ -24,13 +23,12 @@ from uuid_utils import uuid4
 from everyspan import pipeline
 from everyspan.context import Scope, current, innermost, leave
 from everyspan.errors import SettingsError
+from everyspan.log import complain
 from everyspan.model.record import lost_span, snapshot_span
 from everyspan.model.sampling import is_chosen
 from everyspan.model.span import Span
 from everyspan.model.span_error import set_span_error
 from everyspan.model.w3c import RemoteParent
-
-logger = logging.getLogger("everyspan")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -194,9 +192,9 @@ def begin(opened: Span) -> None:
                 if pipe.keeps_inputs:
                     opened._frozen_input = (opened.input, record.input)
             pipe.queue.begin(opened, pipe.lanes, record)
-    except Exception:
+    except Exception as error:
         # A defect of ours must not stop the agent (T1).
-        logger.exception("everyspan could not record the start of a span")
+        complain("everyspan could not record the start of a span", error=error)
 
 
 def end(opened: Span) -> None:
@@ -212,13 +210,13 @@ def end(opened: Span) -> None:
             return
         try:
             record = snapshot_span(opened, is_end=True, offered_s=monotonic(), limits=pipe.limits)
-        except Exception:
+        except Exception as error:
             # A defect of ours must not stop the agent (T1); the span counts as dropped (P1).
-            logger.exception("everyspan could not record the end of a span")
+            complain("everyspan could not record the end of a span", error=error)
             record = lost_span(opened, offered_s=monotonic())
         pipe.queue.offer(record, pipe.lanes, opened)
-    except Exception:
-        logger.exception("everyspan could not hand over a span")
+    except Exception as error:
+        complain("everyspan could not hand over a span", error=error)
 
 
 def _is_sampled(span: Span, share: float) -> bool:

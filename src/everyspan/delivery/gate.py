@@ -9,15 +9,13 @@ G2  Nothing is encoded, logged or called back inside: what must be called is put
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 
-logger = logging.getLogger("everyspan")
+from everyspan.log import complain
 
 
 class Gate:
@@ -86,8 +84,7 @@ class Gate:
                     self.after.append(call)
                     raise
                 # No descriptors, perhaps: nothing of ours may raise into the agent (P2).
-                with contextlib.suppress(Exception):
-                    logger.exception("everyspan could not do what was left to do")
+                complain("everyspan could not do what was left to do", error=error)
             except BaseException:
                 # Ctrl-C: whoever leaves next calls it.
                 self.after.append(call)

@@ -18,7 +18,6 @@ All state is guarded by the queue's gate; only `_send` and the sleep of `_run` a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import threading
@@ -42,6 +41,7 @@ from everyspan.errors import (
 )
 from everyspan.home import Home
 from everyspan.ledger import Account, DestinationStats
+from everyspan.log import complain
 from everyspan.model.mask import Masker, masker_in_force
 from everyspan.model.record import SpanRecord
 
@@ -411,8 +411,7 @@ class Lane:
             self._orphaned(self, home)
         elif (error := task.exception()) is not None:
             # A defect of ours, or no memory: the spans that wait must not wait for ever.
-            with contextlib.suppress(Exception):
-                logger.error("the exporter stumbled and starts again", exc_info=error)
+            complain("the exporter stumbled and starts again", error=error)
             home.loop.call_later(RESTART_S, self._restart, epoch)
 
     def _restart(self, epoch: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from typing import Any, ClassVar
 import httpx2
 import msgspec
 
-from everyspan.config import Settings, load_environment, load_settings
+from everyspan.config import Settings, check_address, load_environment, load_settings
 from everyspan.delivery.backlog import Batch
 from everyspan.errors import (
     BatchRefusedError,
@@ -28,6 +29,7 @@ from everyspan.errors import (
     RetryableExportError,
     SettingsError,
 )
+from everyspan.log import complain
 from everyspan.model.record import SpanRecord
 from everyspan.model.span import COMPLETENESS_KEY, SPAN_TYPE_KEY, Span, SpanStatus, SpanType
 from everyspan.processors.base import TracingProcessorConfig
@@ -69,9 +71,8 @@ class SGPTracingProcessorConfig(TracingProcessorConfig):
                 raise SettingsError(f"{name} must be text, got {value!r}")
             if not value.isascii() or not value.isprintable():
                 raise SettingsError(f"{name} must be printable ASCII: it travels in a header")
-        url = self.sgp_base_url
-        if url and not (isinstance(url, str) and url.startswith(("http://", "https://"))):
-            raise SettingsError(f"sgp_base_url must start with http:// or https://, got {url!r}")
+        if self.sgp_base_url:
+            check_address(self.sgp_base_url, "sgp_base_url")
 
     def __repr__(self) -> str:
         # Without the key: configurations end up in logs.
@@ -98,6 +99,9 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
     ) -> None:
         environment = load_environment()
         self.is_enabled = bool(config.sgp_api_key and config.sgp_account_id)
+        if not self.is_enabled:
+            missing = "sgp_account_id" if config.sgp_api_key else "sgp_api_key"
+            complain("sgp gets no spans: %s is empty", missing, level=logging.WARNING)
         self.base_url = config.sgp_base_url or environment.sgp_base_url or DEFAULT_BASE_URL
         self.only_everyspan = only_everyspan
         if only_everyspan:
