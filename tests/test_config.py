@@ -54,7 +54,7 @@ def source_of(row: Setting, environ: dict[str, str] | None = None, **arguments: 
 
 @rows(SETTINGS)
 def test_an_argument_beats_the_environment_which_beats_the_default(row: Setting) -> None:
-    """trace:V1."""
+    """trace:V1, Q23."""
     low, high = (0.25, 0.5) if row.maximum else (row.minimum + 7, row.minimum + 9)
     assert getattr(load_settings({}), row.name) == row.default
     assert getattr(load_settings({row.env: f" {low} "}), row.name) == low

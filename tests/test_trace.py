@@ -273,3 +273,16 @@ async def test_without_a_client_it_says_what_to_do() -> None:
 def test_a_queue_that_is_none_is_named() -> None:
     with pytest.raises(SettingsError, match="span_queue must be an AsyncSpanQueue, got 5"):
         AsyncTracer().trace("t", span_queue=5)  # type: ignore[arg-type]
+
+
+async def test_the_default_queue_goes_on_after_its_shutdown(recording: Recording) -> None:
+    """trace §3: as the original's, whose next user makes a new one; registered names stay."""
+    with everyspan.span("before"):
+        pass
+    queue = everyspan.get_default_span_queue()
+    assert await everyspan.shutdown_default_span_queue(20)
+    assert recording.memory.spans[0].name == "before"
+    with everyspan.span("after"):
+        pass
+    assert everyspan.get_default_span_queue() is not queue
+    assert recording.names == ["before", "after"]

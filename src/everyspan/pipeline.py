@@ -157,8 +157,16 @@ def get_default_span_queue() -> AsyncSpanQueue:
 
 
 async def shutdown_default_span_queue(timeout: float = 30.0) -> FlushResult:
-    """As `ashutdown`; the original's name."""
-    return await ashutdown(timeout)
+    """Deliver what is held, at most `timeout` seconds, and go on with a new queue.
+
+    As the original has it: what comes later is not dropped. What could not be delivered in time is
+    not given up either; for that there is `ashutdown`.
+    """
+    result = await aflush(timeout)
+    with _lock:
+        pipe = current()
+        _replace(Pipeline(pipe.processors, settings=pipe.settings, mask=pipe.mask))
+    return result
 
 
 def stats() -> Stats:

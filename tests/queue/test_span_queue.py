@@ -588,3 +588,11 @@ def test_a_processor_that_raises_what_ends_programs_costs_only_its_span(
     (stats,) = queue.stats().destinations
     assert dict(stats.dropped) == {type(error).__name__: 1}
     assert stats.residual == 0
+
+
+def test_settings_are_read_when_a_queue_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """trace:V4."""
+    monkeypatch.setenv("AGENTEX_SPAN_QUEUE_MAX_SIZE", "7")
+    queue = AsyncSpanQueue()
+    monkeypatch.setenv("AGENTEX_SPAN_QUEUE_MAX_SIZE", "9")
+    assert (queue.max_size, AsyncSpanQueue().max_size) == (7, 9)

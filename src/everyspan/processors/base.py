@@ -6,7 +6,6 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from typing import ClassVar
 
 from everyspan.delivery.lane import is_from_outside
 from everyspan.model.span import Span
@@ -16,8 +15,6 @@ logger = logging.getLogger("everyspan")
 
 class TracingProcessorConfig:
     """Settings of one destination; `type` names its kind."""
-
-    type: ClassVar[str]
 
 
 class AsyncTracingProcessor(ABC):

@@ -12,9 +12,9 @@ import asyncio
 import functools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any, Literal
 
 import httpx2
 import msgspec
@@ -59,12 +59,14 @@ _encode = msgspec.json.Encoder().encode
 class SGPTracingProcessorConfig(TracingProcessorConfig):
     """Where and as whom to deliver; an empty `sgp_base_url` counts as unset (D21)."""
 
-    type: ClassVar[str] = "sgp"
+    type: Literal["sgp"] = field(default="sgp", kw_only=True)
     sgp_api_key: str
     sgp_account_id: str
     sgp_base_url: str | None = None
 
     def __post_init__(self) -> None:
+        if self.type != "sgp":
+            raise SettingsError(f"type must be sgp, got {self.type!r}")
         for name in ("sgp_api_key", "sgp_account_id"):
             value = getattr(self, name)
             if not isinstance(value, str):
@@ -278,10 +280,10 @@ class _Item(msgspec.Struct, omit_defaults=True):
 
     def repair(self) -> None:
         """Make text of what is none, and valid UTF-8 of what is not."""
-        for field in ("name", "id", "trace_id", "status", "parent_id", "group_id"):
-            value = getattr(self, field)
+        for name in ("name", "id", "trace_id", "status", "parent_id", "group_id"):
+            value = getattr(self, name)
             if value is not None:
-                setattr(self, field, _valid(value))
+                setattr(self, name, _valid(value))
 
 
 def _object(frozen: bytes | None, key: bytes) -> msgspec.Raw:
