@@ -8,32 +8,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import everyspan
-from everyspan.model.span import Span
+from everyspan import pipeline
+from everyspan.testing import Capture
 
 FLUSH_TIME_MAX_S = 20.0
 
 
-class Recording:
+class Recording(Capture):
     """What was recorded since it began; every look flushes first."""
 
-    def __init__(self) -> None:
-        self.memory = everyspan.InMemoryTracingProcessor()
-
-    @property
-    def spans(self) -> list[Span]:
-        """The spans that have ended, in the order of their ends."""
-        assert everyspan.flush(FLUSH_TIME_MAX_S)
-        return [*self.memory.spans]
-
-    @property
-    def names(self) -> list[str]:
-        """Their names."""
-        return [span.name for span in self.spans]
-
-    def one(self, name: str) -> Span:
-        """The only span of this name."""
-        (found,) = [span for span in self.spans if span.name == name]
-        return found
+    def __init__(self, memory: everyspan.InMemoryTracingProcessor) -> None:
+        super().__init__(memory, pipeline.current())
+        self.memory = memory
 
     @property
     def parents(self) -> dict[str, str | None]:
@@ -54,11 +40,14 @@ class Recording:
 
 @contextmanager
 def recorded() -> Iterator[Recording]:
-    """Record into memory; afterwards spans go nowhere, and nothing may be unaccounted for."""
-    recording = Recording()
-    everyspan.configure(recording.memory, linger_ms=0)
+    """Record into memory; afterwards spans go nowhere, and nothing may be unaccounted for.
+
+    By way of `configure`, unlike `everyspan.testing.capture`: what it does is under test here.
+    """
+    memory = everyspan.InMemoryTracingProcessor()
+    everyspan.configure(memory, linger_ms=0)
     try:
-        yield recording
+        yield Recording(memory)
         assert everyspan.stats().residual == 0
     finally:
         everyspan.shutdown(FLUSH_TIME_MAX_S)

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    # An event loop is what it costs to load (P10).
+    import asyncio
+
+
+class Timer(Protocol):
+    """A call that is still to come."""
+
+    def cancel(self) -> None:
+        """Do not make it, if it has not been made yet; on the loop's thread."""
+        ...
 
 
 class Clock(Protocol):
-    """Two readings of time."""
+    """Two readings of time, and what waits for it."""
 
     def monotonic(self) -> float:
         """Seconds since an arbitrary point; never goes back."""
@@ -17,12 +30,24 @@ class Clock(Protocol):
         """Unix time in nanoseconds; jumps when the machine's clock is set."""
         ...
 
+    def call_later(
+        self, loop: asyncio.AbstractEventLoop, delay_s: float, call: Callable[[], object]
+    ) -> Timer:
+        """Have the running `loop` call, once, when `delay_s` have passed by `monotonic`."""
+        ...
+
 
 class SystemClock:
     """The machine's clocks."""
 
     monotonic = staticmethod(time.monotonic)
     time_ns = staticmethod(time.time_ns)
+
+    def call_later(
+        self, loop: asyncio.AbstractEventLoop, delay_s: float, call: Callable[[], object]
+    ) -> Timer:
+        """As the loop's own; see `Clock`."""
+        return loop.call_later(delay_s, call)
 
 
 SYSTEM_CLOCK = SystemClock()

@@ -76,6 +76,9 @@ class Pipeline:
 
 
 _current: Pipeline | None = None
+# While these last, the one that was diverted to last is in force, and `_beneath` is not touched.
+_diversions: list[Pipeline] = []
+_beneath: Pipeline | None = None
 # Of pipelines that were replaced and still deliver what they held.
 _draining: list[AsyncSpanQueue] = []
 # Re-entrant: a finalizer may come here while its thread is inside.
@@ -133,12 +136,36 @@ def add_tracing_processor_config(config: TracingProcessorConfig) -> None:
     with _lock:
         pipe = current()
         processor = _build(config, pipe.settings)
+        if _diversions:
+            return
         grown = Pipeline.__new__(Pipeline)
         grown.__dict__.update(pipe.__dict__)
         grown.processors = (*pipe.processors, processor)
         grown.lanes = (*pipe.lanes, pipe.queue.lane(processor))
         grown._look_at_lanes()
         _current = grown
+
+
+def divert(pipe: Pipeline) -> None:
+    """Have everything go to `pipe` alone until `end_diversion`; what was in force is not touched.
+
+    Meanwhile `configure` and its like check their arguments and change nothing. For tests.
+    """
+    global _beneath
+    with _lock:
+        if not _diversions:
+            _beneath = _current
+        _diversions.append(pipe)
+        _put_in_force(pipe)
+
+
+def end_diversion(pipe: Pipeline) -> None:
+    """Put in force again what was before `divert(pipe)`; diversions may end in any order."""
+    with _lock:
+        # A forked child has left the diversions of its parent.
+        if pipe in _diversions:
+            _diversions.remove(pipe)
+            _put_in_force(_diversions[-1] if _diversions else _beneath)
 
 
 def get_async_tracing_processors() -> list[Processor]:
@@ -206,6 +233,8 @@ async def ashutdown(timeout: float = 30.0) -> FlushResult:
 
 
 def _queues() -> list[AsyncSpanQueue]:
+    if _diversions:
+        return [current().queue]
     return [current().queue, *(queue for queue in _draining if not queue.is_over)]
 
 
@@ -230,11 +259,18 @@ def _seconds(timeout: float) -> float:
     return min(float(timeout), 3.2e7)
 
 
-def _replace(pipe: Pipeline) -> None:
+def _put_in_force(pipe: Pipeline | None) -> None:
     global _current
+    _current = pipe
+    put_in_force(None if pipe is None else pipe.masker)
+
+
+def _replace(pipe: Pipeline) -> None:
     with _lock:
-        before, _current = _current, pipe
-        put_in_force(pipe.masker)
+        if _diversions:
+            return
+        before = _current
+        _put_in_force(pipe)
         _draining[:] = [queue for queue in _draining if not queue.is_over]
         if before is not None:
             _draining.append(before.queue)
@@ -290,14 +326,15 @@ def _note_failed_mask(error: BaseException) -> None:
 
 def _forget_parent() -> None:
     """Begin anew in a forked child, with the same destinations and nothing of the parent's."""
-    global _current, _lock
+    global _beneath, _lock
     _lock = threading.RLock()
-    exits.pin([*_draining])
+    exits.pin([*_draining, *_diversions, _beneath])
     _draining.clear()
+    _diversions.clear()
+    _beneath = None
     if _current is not None:
         exits.pin(_current)
-        _current = Pipeline(_current.processors, settings=_current.settings, mask=_current.mask)
-        put_in_force(_current.masker)
+        _put_in_force(Pipeline(_current.processors, settings=_current.settings, mask=_current.mask))
 
 
 exits.after_fork(_forget_parent)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from everyspan.clock import SystemClock
 from everyspan.config import load_settings
 from everyspan.delivery.backlog import Batch
 from everyspan.delivery.gate import Gate
@@ -24,6 +23,7 @@ from everyspan.errors import (
 from everyspan.home import Home
 from everyspan.ledger import DestinationStats
 from everyspan.model.record import SpanRecord
+from everyspan.testing import FakeClock
 from tests.records import end, ids, start
 from tests.waiting import settle, until
 
@@ -108,7 +108,7 @@ class Rig:
         self.settled: list[SpanRecord] = []
         self.orphaned: list[Home] = []
         self.gate = Gate()
-        self.clock = Clock()
+        self.clock = FakeClock()
         start_delay_s = settings.pop("start_delay_s", 0.0)
         self.lane = Lane(
             exporter,
@@ -152,16 +152,6 @@ class Rig:
         """The books once nothing is held."""
         await until(lambda: self.lane.is_empty)
         return self.stats
-
-
-class Clock(SystemClock):
-    """The machine's clock, with jumps."""
-
-    ahead_s = 0.0
-
-    def monotonic(self) -> float:
-        """Seconds, jumps included."""
-        return SystemClock.monotonic() + self.ahead_s
 
 
 @pytest.fixture(autouse=True)
@@ -322,8 +312,10 @@ async def test_spans_grow_too_old_even_during_a_long_pause(
 ) -> None:
     """P4: the backend asks for an hour; the spans live for `max_age_s`."""
     exporter = ScriptedExporter(unavailable(retry_after_s=3600.0))
-    rig = Rig(exporter, max_age_s=0.05)
+    rig = Rig(exporter, max_age_s=60)
     rig.add(end("a"))
+    await until(lambda: rig.lane.reasons(10**9) == {"http 503": 1})
+    rig.clock.advance(60.0)
     stats = await rig.drained()
     assert dict(stats.dropped) == {"expired": 1}
 
@@ -331,8 +323,10 @@ async def test_spans_grow_too_old_even_during_a_long_pause(
 async def test_spans_behind_a_processor_that_hangs_grow_too_old() -> None:
     """P4: no answer comes to wake the lane."""
     exporter = ScriptedExporter(*[lambda batch: asyncio.Event().wait()] * 2, is_foreign=True)
-    rig = Rig(exporter, max_age_s=0.05, concurrency=1, batch_size=1)
+    rig = Rig(exporter, max_age_s=60, concurrency=1, batch_size=1)
     rig.add(end("hung"), end("behind"))
+    await until(lambda: rig.stats.in_flight == 1)
+    rig.clock.advance(60.0)
     await until(lambda: rig.stats.dropped_total == 1)
     assert (dict(rig.stats.dropped), rig.stats.in_flight) == ({"expired": 1}, 1)
 
@@ -349,8 +343,7 @@ async def test_a_throttled_backend_is_left_alone_as_long_as_it_asked() -> None:
     await settle()
     assert exporter.batches == [["end a"]]
     assert rig.lane.reasons(10**9) == {"http 503": 1, "not sent yet": 1}
-    rig.clock.ahead_s = 67.0
-    rig.lane.wake()
+    rig.clock.advance(67.0)
     await rig.drained()
     assert sorted(exporter.stored) == ["end a", "end b"]
 
@@ -520,7 +513,7 @@ async def test_a_lane_does_not_spin() -> None:
     await until(lambda: rig.stats.requests == 1)
     await settle(200)
     assert looks <= 7, "paused"
-    rig.clock.ahead_s = 700.0
+    rig.clock.advance(700.0)
     rig.add(*[end(f"s{n}") for n in range(6)])
     rig.lane.wake()
     await until(lambda: rig.stats.requests >= 2)

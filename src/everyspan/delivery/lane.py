@@ -457,7 +457,9 @@ class Lane:
             if batch is not None:
                 self._spawn(self._send(batch, wake_up))
                 continue
-            timer = None if sleep_s is None else loop.call_later(sleep_s, wake_up.set)
+            timer = None
+            if sleep_s is not None:
+                timer = self._clock.call_later(loop, sleep_s, wake_up.set)
             try:
                 await wake_up.wait()
             finally:
