@@ -8,12 +8,9 @@ S3  Nothing is kept between START and END (`trace:S1`).
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import httpx2
@@ -34,6 +31,15 @@ from everyspan.model.record import SpanRecord
 from everyspan.model.span import COMPLETENESS_KEY, SPAN_TYPE_KEY, Span, SpanStatus, SpanType
 from everyspan.processors.base import TracingProcessorConfig
 from everyspan.processors.builtin import BuiltinProcessor
+from everyspan.processors.wire import (
+    completeness,
+    encode,
+    timestamp,
+    to_object,
+    to_text,
+    valid_text,
+    with_members,
+)
 from everyspan.transport.client import HttpClients
 from everyspan.transport.reply import to_error
 
@@ -50,9 +56,7 @@ ITEMS_MAX = 1000
 SERVER_HEADER = "x-everyspan"
 """On every answer of an everyspan server."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES = frozenset(SpanType)
-_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +131,13 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
             },
             timeout_s=(settings or load_settings()).request_timeout_s,
         )
-        stamps: dict[str, str] = {"__source__": "agentex"}
-        stamps["__acp_type__"] = environment.acp_type or "async"
-        if environment.agent_name:
-            stamps["__agent_name__"] = environment.agent_name
-        if environment.agent_id:
-            stamps["__agent_id__"] = environment.agent_id
-        self._stamps = b"," + _encode(stamps)[1:-1]
+        stamps = {
+            "__source__": "agentex",
+            "__acp_type__": environment.acp_type or "async",
+            "__agent_name__": environment.agent_name,
+            "__agent_id__": environment.agent_id,
+        }
+        self._stamps = {name: to_text(value) for name, value in stamps.items() if value}
 
     # -- for delivery
 
@@ -172,12 +176,12 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
         """Return the request body for these records."""
         items = [self._item(record) for record in records]
         try:
-            return b'{"items":' + _encode(items) + b"}"
+            return b'{"items":' + encode(items) + b"}"
         except (UnicodeEncodeError, TypeError):
             # A lone surrogate in a name or id, or an id that is no text.
             for item in items:
                 item.repair()
-            return b'{"items":' + _encode(items) + b"}"
+            return b'{"items":' + encode(items) + b"}"
 
     # -- for whoever awaits the processor directly
 
@@ -187,13 +191,7 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
 
     def _get_client(self) -> httpx2.AsyncClient | None:
         """Return the running loop's client, as the original's (`trace:L1`, `L4`, `S5`)."""
-        if not self.is_enabled:
-            return None
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return self._http.build()
-        return self._http.client(loop)
+        return self._http.current() if self.is_enabled else None
 
     # -- within
 
@@ -214,52 +212,32 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
             record.name,
             record.id,
             record.trace_id,
-            _timestamp(record.start_ns),
-            _object(record.input, b"input"),
-            _object(record.output, b"output"),
+            timestamp(record.start_ns),
+            msgspec.Raw(to_object(record.input, "input")),
+            msgspec.Raw(to_object(record.output, "output")),
             msgspec.Raw(self._metadata(record)),
             record.status,
             type_,
-            None if record.end_ns is None else _timestamp(record.end_ns),
+            None if record.end_ns is None else timestamp(record.end_ns),
             record.parent_id,
             record.group_id,
         )
 
     def _metadata(self, record: SpanRecord) -> bytes:
-        parts = [bytes(_object(record.data, b"data"))[:-1]]
-        is_empty = len(parts[0]) == 1
-        stamps = self._stamps
-        parts.append(stamps[1:] if is_empty else stamps)
+        members = dict(self._stamps)
         if record.type is not None:
-            parts.append(b',"' + SPAN_TYPE_KEY.encode() + b'":' + _text(record.type))
+            members[SPAN_TYPE_KEY] = to_text(record.type)
         if record.task_id is not None:
-            parts.append(b',"__task_id__":' + _text(record.task_id))
+            members["__task_id__"] = to_text(record.task_id)
         if record.error is not None and record.status != SpanStatus.SUCCESS:
             kind, message, category = record.error
-            parts.append(
-                b',"error":true,"error_type":%b,"error_message":%b,"error_category":%b'
-                % (_text(kind), _text(message), _text(category))
-            )
+            members["error"] = b"true"
+            members["error_type"] = to_text(kind)
+            members["error_message"] = to_text(message)
+            members["error_category"] = to_text(category)
         if record.part is not None:
-            parts.append(b',"' + COMPLETENESS_KEY.encode() + b'":' + self._completeness(record))
-        parts.append(b"}")
-        return b"".join(parts)
-
-    def _completeness(self, record: SpanRecord) -> bytes:
-        part = record.part
-        assert part is not None
-        entry: dict[str, Any] = {"p": part.id, "rev": record.revision}
-        if record.is_end:
-            entry["n"] = record.ordinal
-        if record.abandoned:
-            entry["abandoned"] = True
-        if record.closes:
-            entry["total"] = part.total
-            losses = (part.losses or {}).get(self.name)
-            if losses:
-                # A copy: another thread may be adding to it.
-                entry["dropped"] = dict(losses)
-        return _encode(entry)
+            members[COMPLETENESS_KEY] = completeness(record, destination=self.name)
+        return with_members(to_object(record.data, "data"), members)
 
 
 class _Item(msgspec.Struct, omit_defaults=True):
@@ -283,41 +261,7 @@ class _Item(msgspec.Struct, omit_defaults=True):
         for name in ("name", "id", "trace_id", "status", "parent_id", "group_id"):
             value = getattr(self, name)
             if value is not None:
-                setattr(self, name, _valid(value))
-
-
-def _object(frozen: bytes | None, key: bytes) -> msgspec.Raw:
-    """Return a payload as the object that the API insists on (`sgp` §3, `agx` §7; D18)."""
-    if frozen is None:
-        return msgspec.Raw(b"{}")
-    if frozen[:1] == b"{":
-        return msgspec.Raw(frozen)
-    if frozen[:1] == b"[":
-        key = b"items"
-    return msgspec.Raw(b'{"%b":%b}' % (key, frozen))
-
-
-def _text(value: Any) -> bytes:
-    try:
-        return _encode(str(value))
-    except (UnicodeEncodeError, TypeError):
-        return _encode(_valid(value))
-
-
-def _valid(value: Any) -> str:
-    return str(value).encode("utf-8", "replace").decode()
-
-
-def _timestamp(ns: int) -> str:
-    """Return UTC with microseconds, `+00:00` at its end (`trace:S12`)."""
-    seconds, microseconds = divmod(ns // 1000, 1_000_000)
-    return f"{_second(seconds)}.{microseconds:06d}+00:00"
-
-
-@functools.lru_cache(maxsize=64)
-def _second(seconds: int) -> str:
-    # Spans of one batch share few seconds; formatting one costs as much as the rest of the item.
-    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:-6]
+                setattr(self, name, valid_text(value))
 
 
 class _Refusal(msgspec.Struct):
