@@ -132,6 +132,8 @@ class Script:
     blocks = False
     start_delay_s: float | None = 0.0
     hint: str | None = None
+    one_by_one = False
+    concurrency = 16
 
     def __init__(self, *steps: Any, is_foreign: bool = False) -> None:
         self.steps = [*steps]

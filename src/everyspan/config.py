@@ -95,10 +95,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "concurrency",
         "AGENTEX_SPAN_QUEUE_CONCURRENCY",
-        16,
+        None,
         1,
         "requests",
-        "requests in flight to one destination at most",
+        "requests in flight to one destination at most; unset 16, and 64 to the AgentEx spans API, "
+        "where each carries one span",
     ),
     Setting(
         "request_timeout_s",
@@ -257,7 +258,7 @@ class Settings:
     max_size: int
     byte_budget: int
     max_retries: int | None
-    concurrency: int
+    concurrency: int | None
     request_timeout_s: float
     max_age_s: float
     grace_s: float

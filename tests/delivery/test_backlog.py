@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from everyspan.delivery.backlog import Backlog, Batch
+from everyspan.delivery.backlog import STARTED_MAX, Backlog, Batch
 from everyspan.model.record import SpanRecord
 from tests.records import end, ids, start
 
@@ -302,11 +302,44 @@ def test_reasons_tell_why_spans_are_still_here() -> None:
     assert backlog.reasons(late.seq) == {"not sent yet": 3, "http 503": 1}
 
 
+# -- what a destination has
+
+
+def test_an_end_knows_whether_its_start_is_stored() -> None:
+    """K6: also when it comes back to be tried again, and not once it is answered."""
+    backlog = make_backlog(start_delay_s=0.0)
+    backlog.add_start(start("begun"))
+    (batch,) = take_all_due(backlog, 1.0)
+    backlog.note_stored(batch.starts[0])
+    backlog.settle_starts(batch.starts)
+    first, other = end("begun"), end("other")
+    backlog.add_end(first)
+    backlog.add_end(other)
+    for _ in range(2):
+        (batch,) = take_all_due(backlog, 1.0)
+        assert [*batch.started] == [first]
+        backlog.park(Batch(batch.starts, batch.ends))
+    backlog.note_stored(first)
+    (batch,) = take_all_due(backlog, 1.0)
+    assert not batch.started
+
+
+def test_spans_that_never_end_are_not_remembered_for_ever() -> None:
+    """P4, K6: the oldest is forgotten; its END goes out as if it were the first."""
+    backlog = make_backlog(batch_size=STARTED_MAX + 2)
+    for number in range(STARTED_MAX + 1):
+        backlog.note_stored(start(f"s{number}"))
+    for number in (0, 1, STARTED_MAX):
+        backlog.add_end(end(f"s{number}"))
+    (batch,) = take_all_due(backlog, 1.0)
+    assert sorted(ids(batch.started)) == ["s1", f"s{STARTED_MAX}"]
+
+
 # -- a model
 
 
 class BacklogMachine(RuleBasedStateMachine):
-    """K2, K3, K5 under any sequence of calls: every record is in exactly one place."""
+    """K2, K3, K5, K6 under any sequence of calls: every record is in exactly one place."""
 
     wants_every_start = False
     start_delay_s: float | None = None
@@ -324,6 +357,7 @@ class BacklogMachine(RuleBasedStateMachine):
         self.records: dict[int, SpanRecord] = {}
         self.flying: list[Batch] = []
         self.opened: list[str] = []
+        self.started: set[str] = set()
         self.number = 0
 
     def enter(self, record: SpanRecord) -> SpanRecord:
@@ -383,6 +417,7 @@ class BacklogMachine(RuleBasedStateMachine):
                 keys if other is batch else set()
             )
             assert not open_keys & {(r.trace_id, r.id) for r in batch.ends}, "END beside its START"
+        assert {r.id for r in batch.started} == {r.id for r in batch.ends} & self.started
         batch.attempts += 1
         self.flying.append(batch)
 
@@ -391,6 +426,10 @@ class BacklogMachine(RuleBasedStateMachine):
     def answer(self, data: st.DataObject) -> None:
         batch = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
         self.leave(batch.records)
+        for record in batch.records:
+            self.backlog.note_stored(record)
+        self.started |= {r.id for r in batch.starts}
+        self.started -= {r.id for r in batch.ends}
         self.backlog.settle_starts(batch.starts)
 
     @precondition(lambda self: self.flying)
@@ -405,6 +444,10 @@ class BacklogMachine(RuleBasedStateMachine):
         expired = self.backlog.take_expired(self.now_s)
         assert all(record.offered_s <= self.now_s - 3.0 for record in expired)
         self.leave(expired)
+        for record in expired:
+            if record.is_end:
+                self.backlog.note_ended(record)
+                self.started.discard(record.id)
 
     @invariant()
     def ended_spans_are_counted_where_they_are(self) -> None:

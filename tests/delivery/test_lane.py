@@ -62,6 +62,8 @@ class ScriptedExporter:
     blocks = False
     start_delay_s: float | None = None
     hint: str | None = None
+    one_by_one = False
+    concurrency = 16
 
     def __init__(self, *steps: Any, is_foreign: bool = False) -> None:
         self.steps = [*steps]
@@ -570,3 +572,87 @@ def test_no_other_foreign_error_is(status: object) -> None:
     error.status_code = status  # type: ignore[attr-defined]
     assert type(classify(error)) is PermanentExportError
     assert classify(RuntimeError()).reason == "RuntimeError"
+
+
+@pytest.mark.parametrize(("setting", "ceiling"), [(None, 3), (2, 2)])
+async def test_one_request_a_span_means_one_span_a_batch(setting: int | None, ceiling: int) -> None:
+    """Exporter.one_by_one, `trace:V1`: each is counted, retried and paced by itself."""
+    answered = asyncio.Event()
+
+    async def wait() -> None:
+        await answered.wait()
+
+    exporter = ScriptedExporter(*[lambda batch: wait()] * ceiling)
+    exporter.one_by_one, exporter.concurrency = True, 3
+    rig = Rig(exporter, **({} if setting is None else {"concurrency": setting}))
+    rig.add(*[end(f"s{n}") for n in range(20)])
+    await until(lambda: exporter.now == ceiling)
+    await settle()
+    assert len(exporter.batches) == ceiling
+    exporter.steps = [{}, {}, unavailable()]
+    answered.set()
+    stats = await rig.drained()
+    assert {len(batch) for batch in exporter.batches} == {1}
+    assert (stats.delivered, stats.requests) == (20, 21)
+
+
+async def test_an_end_learns_that_its_start_is_stored() -> None:
+    """K6: not if the START was given up."""
+    seen: list[list[str]] = []
+
+    def look(batch: Batch) -> dict[int, ExportError]:
+        seen.append(ids(batch.started))
+        return {}
+
+    refused = PermanentExportError("m", reason="http 404", status=404)
+    exporter = ScriptedExporter(lambda batch: {1: refused}, look, look)
+    rig = Rig(exporter)
+    rig.add(start("stored"), start("refused"))
+    await until(lambda: rig.lane.is_empty)
+    rig.add(end("stored"), end("refused"))
+    await rig.drained()
+    rig.add(end("stored"))
+    await rig.drained()
+    assert seen == [["stored"], []]
+
+
+async def test_requests_that_fail_together_are_one_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """DESIGN, backoff: the next wait is that after one failure, however many were under way."""
+    waits: list[int] = []
+
+    def wait_s(failures: int, **_: Any) -> float:
+        waits.append(failures)
+        return 0.0
+
+    monkeypatch.setattr("everyspan.delivery.lane.wait_s", wait_s)
+    answered = asyncio.Event()
+
+    async def fail(batch: Batch) -> ExportError:
+        await answered.wait()
+        return unavailable()
+
+    exporter = ScriptedExporter(*[fail] * 4)
+    exporter.one_by_one = True
+    rig = Rig(exporter)
+    rig.add(*[end(f"s{n}") for n in range(4)])
+    await until(lambda: exporter.now == 4)
+    answered.set()
+    assert (await rig.drained()).delivered == 4
+    assert waits == [1]
+
+
+async def test_a_batch_of_which_nothing_was_stored_is_no_success() -> None:
+    """DESIGN, backoff: single outcomes, all bad, do not begin the waits anew."""
+    seen: list[int] = []
+
+    def fail(batch: Batch) -> dict[int, ExportError]:
+        seen.append(rig.lane._failures)
+        return {0: unavailable()}
+
+    rig = Rig(ScriptedExporter(*[fail] * 5), batch_size=1, concurrency=1)
+    rig.add(end("a"))
+    await rig.drained()
+    assert seen == [0, 1, 2, 3, 4]
+    assert rig.lane._failures == 0

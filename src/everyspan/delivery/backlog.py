@@ -8,6 +8,7 @@ K4  A START is written only if its span is still open `start_delay_s` later; one
     is forgotten, unless the destination wants every START.
 K5  Every record that comes in is in exactly one place until `take` hands it out; what was handed
     out comes back through `park` or is gone for good.
+K6  A batch says which of its ENDs have their START stored, as far as is remembered.
 
 Plain functions of their arguments and `now_s`: no clock, no lock, no awaiting.
 """
@@ -15,11 +16,15 @@ Plain functions of their arguments and `now_s`: no clock, no lock, no awaiting.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from everyspan.model.record import SpanRecord
 
 SpanKey = tuple[str, str]
+
+STARTED_MAX = 10_000
+"""Spans remembered as written while open; beyond, the oldest is forgotten. An END of one that was
+forgotten goes out as if it were the first the destination hears of its span."""
 
 
 def _key(record: SpanRecord) -> SpanKey:
@@ -34,10 +39,10 @@ class Batch:
     """Spans that travel together.
 
     `attempts` counts requests made with them; `due_s` is when a parked batch may leave again and
-    `reason` why it is parked.
+    `reason` why it is parked. `started` are the ENDs whose START this destination has stored.
     """
 
-    __slots__ = ("attempts", "due_s", "ends", "reason", "starts")
+    __slots__ = ("attempts", "due_s", "ends", "reason", "started", "starts")
 
     def __init__(
         self,
@@ -53,6 +58,7 @@ class Batch:
         self.attempts = attempts
         self.due_s = due_s
         self.reason = reason
+        self.started: Collection[SpanRecord] = ()
 
     @property
     def records(self) -> list[SpanRecord]:
@@ -91,6 +97,8 @@ class Backlog:
         self._unsettled: dict[SpanKey, int] = {}
         self._held: dict[SpanKey, list[SpanRecord]] = {}
         self._parked: list[Batch] = []
+        # Spans whose START is stored and whose END has no answer yet, oldest first.
+        self._started: dict[SpanKey, None] = {}
 
     # -- coming in
 
@@ -153,17 +161,31 @@ class Backlog:
             freed.append(self._ends.popleft())
         self._ends.extendleft(sorted(freed, key=_seq, reverse=True))
 
+    def note_stored(self, record: SpanRecord) -> None:
+        """Note that a record is stored; who waits for its START is told by `settle_starts`."""
+        if record.is_end:
+            self.note_ended(record)
+            return
+        self._started[_key(record)] = None
+        if len(self._started) > STARTED_MAX:
+            del self._started[next(iter(self._started))]
+
+    def note_ended(self, end: SpanRecord) -> None:
+        """Note that an END is stored or given up."""
+        if self._started:
+            self._started.pop(_key(end), None)
+
     # -- going out
 
     def take(self, now_s: float, *, hurry: bool = False) -> Batch | None:
         """Hand out a batch that is due, None where none is; `hurry` ends lingering."""
         self._admit_due_starts(now_s)
-        for position, batch in enumerate(self._parked):
-            if batch.due_s <= now_s:
-                return self._parked.pop(position)
-        if not self._is_due(now_s, hurry=hurry):
-            return None
-        return self._cut()
+        batch = self._take_parked(now_s)
+        if batch is None and self._is_due(now_s, hurry=hurry):
+            batch = self._cut()
+        if batch is not None and self._started:
+            batch.started = {end for end in batch.ends if _key(end) in self._started}
+        return batch
 
     def take_expired(self, now_s: float) -> list[SpanRecord]:
         """Remove and return the records older than `max_age_s`."""
@@ -198,6 +220,7 @@ class Backlog:
         self._parked.clear()
         self._bytes = 0
         self._unsettled.clear()
+        self._started.clear()
         return records
 
     def due_in_s(self, now_s: float, *, hurry: bool = False) -> float | None:
@@ -307,6 +330,12 @@ class Backlog:
         if left:
             self._unsettled[key] = left
         return not left
+
+    def _take_parked(self, now_s: float) -> Batch | None:
+        for position, batch in enumerate(self._parked):
+            if batch.due_s <= now_s:
+                return self._parked.pop(position)
+        return None
 
     def _is_due(self, now_s: float, *, hurry: bool) -> bool:
         if not self._starts and not self._ends:

@@ -8,6 +8,9 @@ from typing import Protocol
 from everyspan.delivery.backlog import Batch
 from everyspan.errors import ExportError
 
+CONCURRENCY = 16
+"""Exports under way at once, as a rule (chosen, not measured)."""
+
 
 class Exporter(Protocol):
     """One destination.
@@ -18,6 +21,9 @@ class Exporter(Protocol):
     example: it gets a thread of its own, wherever its queue runs.
     `start_delay_s` is when it is told of a span that is still open, unless a setting says
     otherwise; None for never. `hint` is what to tell a person when it cannot be reached.
+    `one_by_one` is True where every span is a request of its own: the lane hands over single
+    spans, so that it counts and paces requests. `concurrency` is how many exports may be under way,
+    unless a setting says otherwise.
     """
 
     name: str
@@ -26,6 +32,8 @@ class Exporter(Protocol):
     blocks: bool
     start_delay_s: float | None
     hint: str | None
+    one_by_one: bool
+    concurrency: int
 
     async def export(self, batch: Batch) -> Mapping[int, ExportError]:
         """Send a batch once.

@@ -103,19 +103,20 @@ class Lane:
         self._masker = masker
         self._linger_s = settings.linger_ms / 1000
         self._backlog = Backlog(
-            batch_size=settings.batch_size,
+            batch_size=1 if exporter.one_by_one else settings.batch_size,
             batch_bytes=settings.batch_bytes,
             linger_s=self._linger_s,
             max_age_s=settings.max_age_s,
             start_delay_s=start_delay_s,
             wants_every_start=exporter.wants_every_start,
         )
-        self._limiter = Limiter(settings.concurrency)
+        self._limiter = Limiter(settings.concurrency or exporter.concurrency)
         self._in_flight: dict[int, Batch] = {}
         self._epoch = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake_up: asyncio.Event | None = None
         self._failures = 0
+        self._failed_s = AWAKE_S
         self._paused_until_s = AWAKE_S
         self._warned: set[str] = set()
 
@@ -250,6 +251,7 @@ class Lane:
 
     def _lose(self, record: SpanRecord, reason: str, count: Callable[[str], None]) -> None:
         if record.is_end:
+            self._backlog.note_ended(record)
             self._count_loss(record, reason, count)
         else:
             self.account.lost_starts += 1
@@ -328,9 +330,10 @@ class Lane:
         if error is not None:
             self._failed(batch, error, sent_s, now_s)
             return
-        self._failures = 0
-        self._limiter.succeeded(saturated=saturated and self._backlog.is_full)
         records = batch.records
+        if len(failed) < len(records):
+            self._failures = 0
+            self._limiter.succeeded(saturated=saturated and self._backlog.is_full)
         for position, record in enumerate(records):
             if position in failed:
                 continue
@@ -338,6 +341,7 @@ class Lane:
                 self.account.delivered += 1
             else:
                 self.account.start_writes += 1
+            self._backlog.note_stored(record)
             self._settled(record)
         self._backlog.settle_starts(
             start for position, start in enumerate(batch.starts) if position not in failed
@@ -350,9 +354,16 @@ class Lane:
 
     def _failed(self, batch: Batch, error: ExportError, sent_s: float, now_s: float) -> None:
         if isinstance(error, RetryableExportError) and not self.exporter.is_foreign:
-            self._failures += 1
-            pause_s = wait_s(self._failures, retry_after_s=error.retry_after_s, draw=random.random)
-            self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
+            # What was under way together fails together: that is one failure.
+            is_news = sent_s >= self._failed_s
+            if is_news:
+                self._failures += 1
+                self._failed_s = now_s
+            if is_news or error.retry_after_s is not None:
+                pause_s = wait_s(
+                    self._failures, retry_after_s=error.retry_after_s, draw=random.random
+                )
+                self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
             if error.congested:
                 self._limiter.congested(sent_s=sent_s, now_s=now_s)
         verdict = judge(

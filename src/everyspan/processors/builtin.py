@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 
 from everyspan.delivery.backlog import Batch
+from everyspan.delivery.exporter import CONCURRENCY
 from everyspan.errors import ExportError
 from everyspan.model.mask import masker_in_force
 from everyspan.model.record import freeze_span
@@ -27,6 +28,8 @@ class BuiltinProcessor(AsyncTracingProcessor):
     blocks = False
     start_delay_s: float | None = None
     hint: str | None = None
+    one_by_one = False
+    concurrency = CONCURRENCY
 
     spans_max: int | None = None
     """Spans in one `export` at most, for whoever calls the processor directly; None for any."""
@@ -79,7 +82,9 @@ class BuiltinProcessor(AsyncTracingProcessor):
         step = self.spans_max or max(1, len(records))
         for first in range(0, len(records), step):
             some = records[first : first + step]
-            for error in (
-                await self.export(Batch([], some) if is_end else Batch(some, []))
-            ).values():
+            batch = Batch([], some) if is_end else Batch(some, [])
+            if is_end and self.takes_starts:
+                # Nobody keeps count here, and their STARTs came this way too.
+                batch.started = frozenset(some)
+            for error in (await self.export(batch)).values():
                 raise error

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TypeGuard, cast
 
 from everyspan.delivery.backlog import Batch
+from everyspan.delivery.exporter import CONCURRENCY
 from everyspan.delivery.lane import classify, is_from_outside
 from everyspan.errors import ExportError
 from everyspan.model.record import SpanRecord
@@ -34,6 +35,8 @@ class ForeignExporter:
     blocks = False
     start_delay_s: float | None = None
     hint: str | None = None
+    one_by_one = False
+    concurrency = CONCURRENCY
 
     def __init__(self, processor: Processor) -> None:
         self.name = type(processor).__name__
