@@ -528,16 +528,28 @@ async def test_a_lane_does_not_spin() -> None:
     await settle()
 
 
-async def test_losses_are_said_once_for_each_reason(caplog: pytest.LogCaptureFixture) -> None:
-    """P4: every log is bounded."""
+async def test_losses_are_said_at_once_and_then_sparsely(caplog: pytest.LogCaptureFixture) -> None:
+    """P4, trace:Q27: the first, the tenth, the hundredth."""
     exporter = ScriptedExporter(*[KeyError("x") for _ in range(50)], is_foreign=True)
     rig = Rig(exporter, batch_size=1)
     with caplog.at_level(logging.WARNING, "everyspan"):
         rig.add(*[end(f"s{n}") for n in range(50)])
         await rig.drained()
     assert [record.getMessage() for record in caplog.records] == [
-        "spans lost on the way to scripted: KeyError (counted in everyspan.stats(); said once)"
+        f"spans lost on the way to scripted: KeyError, {lost} so far "
+        "(all counted in everyspan.stats())"
+        for lost in (1, 10)
     ]
+
+
+async def test_many_losses_at_once_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """P4."""
+    rig = Rig(ScriptedExporter())
+    with caplog.at_level(logging.WARNING, "everyspan"), rig.gate:
+        for number in range(500):
+            rig.lane.refuse(end(f"s{number}"), "queue full")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "queue full, 500 so far" in line
 
 
 async def test_a_log_that_raises_stops_no_lane() -> None:

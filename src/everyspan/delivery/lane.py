@@ -118,7 +118,7 @@ class Lane:
         self._failures = 0
         self._failed_s = AWAKE_S
         self._paused_until_s = AWAKE_S
-        self._warned: set[str] = set()
+        self._said: dict[str, int] = {}
 
     # -- inside the gate
 
@@ -266,9 +266,12 @@ class Lane:
                 part.losses = {}
             losses = part.losses.setdefault(self.account.name, {})
             losses[reason] = losses.get(reason, 0) + 1
-        if reason not in self._warned:
-            self._warned.add(reason)
-            self._gate.after.append(partial(_warn_of_loss, self.account.name, reason))
+        # The 1st, the 10th, the 100th (`trace:Q27`, P4).
+        if str(self._lost(reason)).rstrip("0") == "1":
+            self._gate.after.append(partial(self._warn_of_loss, reason))
+
+    def _lost(self, reason: str) -> int:
+        return self.account.dropped.get(reason, 0) + self.account.rejected.get(reason, 0)
 
     def _take_back(self, batch: Batch, now_s: float) -> None:
         if self._in_flight.pop(id(batch), None) is None:
@@ -383,6 +386,23 @@ class Lane:
             self._lose(record, reason, self.account.drop)
 
     # -- on any thread, outside the gate
+
+    def _warn_of_loss(self, reason: str) -> None:
+        lost = self._lost(reason)
+        if lost == self._said.get(reason):
+            # Many were lost at once, and the line before this one counts them all.
+            return
+        self._said[reason] = lost
+        try:
+            logger.warning(
+                "spans lost on the way to %s: %s, %d so far (all counted in everyspan.stats())",
+                self.account.name,
+                reason,
+                lost,
+            )
+        except Exception:
+            # The agent's own filter or handler; neither a lane nor the agent may stumble over it.
+            pass
 
     def nudge(self) -> None:
         """Wake a lane that sleeps longer than a span may wait."""
@@ -545,15 +565,3 @@ def classify(error: BaseException) -> ExportError:
     if isinstance(status, int) and status in FOREIGN_RETRYABLE_STATUSES:
         return RetryableExportError(text, reason=f"http {int(status)}", status=int(status))
     return PermanentExportError(text, reason=kind)
-
-
-def _warn_of_loss(name: str, reason: str) -> None:
-    try:
-        logger.warning(
-            "spans lost on the way to %s: %s (counted in everyspan.stats(); said once)",
-            name,
-            reason,
-        )
-    except Exception:
-        # The agent's own filter or handler; neither a lane nor the agent may stumble over it.
-        pass
