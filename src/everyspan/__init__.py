@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from everyspan.context import carry, current_span, extract, inject
     from everyspan.errors import EverySpanError, ExportError, SettingsError
     from everyspan.ledger import DestinationStats, FlushResult, Stats
+    from everyspan.log_filter import TraceContextFilter
     from everyspan.model.freeze import register
     from everyspan.model.span import SPAN_ERROR_KEY, Span, SpanEventType, SpanStatus, SpanType
     from everyspan.model.span_error import get_span_error, set_span_error
@@ -47,6 +48,7 @@ _HOMES = {
     "everyspan.context": ("carry", "current_span", "extract", "inject"),
     "everyspan.errors": ("EverySpanError", "ExportError", "SettingsError"),
     "everyspan.ledger": ("DestinationStats", "FlushResult", "Stats"),
+    "everyspan.log_filter": ("TraceContextFilter",),
     "everyspan.model.freeze": ("register",),
     "everyspan.model.span": ("SPAN_ERROR_KEY", "Span", "SpanEventType", "SpanStatus", "SpanType"),
     "everyspan.model.span_error": ("get_span_error", "set_span_error"),
@@ -100,6 +102,7 @@ __all__ = [
     "Stats",
     "SyncTracingProcessor",
     "Trace",
+    "TraceContextFilter",
     "Tracer",
     "TracingProcessorConfig",
     "add_tracing_processor_config",

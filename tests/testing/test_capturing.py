@@ -183,7 +183,7 @@ def test_a_program_that_configures_itself_is_captured(
 
 
 def test_a_bad_argument_raises_inside_too() -> None:
-    with capture(), pytest.raises(SettingsError, match="a destination must not be empty"):
+    with capture(), pytest.raises(SettingsError, match="a destination that is text must"):
         everyspan.configure("")
 
 
