@@ -596,3 +596,47 @@ def test_settings_are_read_when_a_queue_is_built(monkeypatch: pytest.MonkeyPatch
     queue = AsyncSpanQueue()
     monkeypatch.setenv("AGENTEX_SPAN_QUEUE_MAX_SIZE", "9")
     assert (queue.max_size, AsyncSpanQueue().max_size) == (7, 9)
+
+
+async def test_flushes_at_once_all_hear_of_a_loss() -> None:
+    """P1: each of them promised its caller an answer; the next one starts afresh."""
+    release, started = asyncio.Event(), asyncio.Event()
+
+    async def fail(spans: Sequence[Span]) -> None:
+        started.set()
+        await release.wait()
+        raise RuntimeError
+
+    queue = AsyncSpanQueue(linger_ms=0)
+    queue.enqueue(END, make_span(), [batched(on_end=fail)])
+    await asyncio.wait_for(started.wait(), 10)
+    flushes = [asyncio.ensure_future(queue.flush(10)) for _ in range(2)]
+    await settle()
+    release.set()
+    for result in await asyncio.gather(*flushes):
+        assert {name: dict(left) for name, left in result.left.items()} == {
+            "AsyncMock": {"RuntimeError": 1}
+        }
+    assert await queue.flush(10)
+    await queue.shutdown(10)
+
+
+async def test_a_destination_that_comes_during_a_flush_is_flushed_later() -> None:
+    """P4: within its deadline, not after the linger."""
+    release, started = asyncio.Event(), asyncio.Event()
+
+    async def slow(spans: Sequence[Span]) -> None:
+        started.set()
+        await release.wait()
+
+    queue = AsyncSpanQueue(linger_ms=60_000)
+    queue.enqueue(END, make_span(), [batched(on_end=slow)])
+    first = asyncio.ensure_future(queue.flush(10))
+    await asyncio.wait_for(started.wait(), 10)
+    recorder = Recorder()
+    queue.enqueue(END, make_span("a"), [recorder])
+    release.set()
+    assert await first
+    assert await queue.flush(10)
+    assert recorder.log == [("end", "a")]
+    await queue.shutdown(10)

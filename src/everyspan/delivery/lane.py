@@ -21,7 +21,7 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Callable, Coroutine, Sized
+from collections.abc import Callable, Coroutine, Mapping, Sized
 from functools import partial
 from typing import Any
 
@@ -91,7 +91,7 @@ class Lane:
         self.home: Home | None = None
         self.hurries = 0
         self.hurry_seq = 0
-        self._reported: dict[str, int] = {}
+        self.heard_of: Mapping[str, int] = {}
         self.wakes_at_s = NEVER_S
         self._gate = gate
         self._settings = settings
@@ -235,19 +235,17 @@ class Lane:
             self.wakes_at_s = AWAKE_S
             self._gate.after.append(self.wake)
 
-    def new_losses(self) -> dict[str, int]:
-        """Return the spans lost since the last call, by reason."""
-        losses: dict[str, int] = {}
-        for book in (self.account.dropped, self.account.rejected):
-            for reason, spans in book.items():
-                losses[reason] = losses.get(reason, 0) + spans
-        fresh = {
-            reason: spans - self._reported.get(reason, 0)
+    def new_losses(self, heard_of: Mapping[str, int]) -> dict[str, int]:
+        """Return the spans lost beyond `heard_of`, by reason; now these are heard of too."""
+        losses = dict(self.account.dropped)
+        for reason, spans in self.account.rejected.items():
+            losses[reason] = losses.get(reason, 0) + spans
+        self.heard_of = losses
+        return {
+            reason: spans - heard_of.get(reason, 0)
             for reason, spans in losses.items()
-            if spans > self._reported.get(reason, 0)
+            if spans > heard_of.get(reason, 0)
         }
-        self._reported = losses
-        return fresh
 
     def _lose(self, record: SpanRecord, reason: str, count: Callable[[str], None]) -> None:
         if record.is_end:

@@ -362,6 +362,7 @@ class AsyncSpanQueue:
             waiter = Waiter(self._intake.seq, remaining, call)
             self._intake.waiters.add(waiter)
             for lane in lanes:
+                waiter.hurried[lane] = lane.heard_of
                 lane.hurries += 1
                 lane.hurry_seq = self._intake.seq
                 home = lane.home
@@ -381,12 +382,13 @@ class AsyncSpanQueue:
         with self._gate:
             self._intake.waiters.remove(waiter)
             for lane in [*self._intake.lanes.values()]:
-                lane.hurries -= 1
+                if lane in waiter.hurried:
+                    lane.hurries -= 1
                 reasons = lane.reasons(waiter.seq_max)
                 if stop:
                     lane.give_up(SHUTDOWN)
                     self._gate.after.append(lane.stop)
-                for reason, spans in lane.new_losses().items():
+                for reason, spans in lane.new_losses(waiter.hurried.get(lane, {})).items():
                     if not (stop and reason == SHUTDOWN):
                         reasons[reason] = reasons.get(reason, 0) + spans
                 if reasons:

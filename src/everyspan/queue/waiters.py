@@ -6,24 +6,27 @@ Guarded by the queue's gate; the calls themselves are made after it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from everyspan.delivery.gate import Gate
+from everyspan.delivery.lane import Lane
 from everyspan.model.record import SpanRecord
 
 
 class Waiter:
     """Somebody to call once the spans up to `seq_max` have their answer.
 
-    `remaining` counts those spans; None waits until nothing at all is held.
+    `remaining` counts those spans; None waits until nothing at all is held. `hurried` are the lanes
+    that were there when the waiting began, each with the losses that somebody had heard of by then.
     """
 
-    __slots__ = ("call", "remaining", "seq_max")
+    __slots__ = ("call", "hurried", "remaining", "seq_max")
 
     def __init__(self, seq_max: int, remaining: int | None, call: Callable[[], object]) -> None:
         self.seq_max = seq_max
         self.remaining = remaining
         self.call = call
+        self.hurried: dict[Lane, Mapping[str, int]] = {}
 
 
 class Latch:
