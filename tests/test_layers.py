@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("processors", ABOVE),
     ("queue", "all above but transport, spool"),
     ("pipeline", ABOVE),
-    ("context, tracer, trace, log_filter", ABOVE),
+    ("context, tracer, trace, log_filter, jobs", ABOVE),
     ("adk, integrations, acp", PUBLIC),
     ("server", "errors, clock, config, model"),
     ("loadtest, testing", ABOVE),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from everyspan.context import carry, current_span, extract, inject
     from everyspan.errors import EverySpanError, ExportError, SettingsError
+    from everyspan.jobs import job
     from everyspan.ledger import DestinationStats, FlushResult, Stats
     from everyspan.log_filter import TraceContextFilter
     from everyspan.model.freeze import register
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "everyspan.context": ("carry", "current_span", "extract", "inject"),
     "everyspan.errors": ("EverySpanError", "ExportError", "SettingsError"),
+    "everyspan.jobs": ("job",),
     "everyspan.ledger": ("DestinationStats", "FlushResult", "Stats"),
     "everyspan.log_filter": ("TraceContextFilter",),
     "everyspan.model.freeze": ("register",),
@@ -118,6 +120,7 @@ __all__ = [
     "get_span_error",
     "get_sync_tracing_processors",
     "inject",
+    "job",
     "register",
     "set_span_error",
     "set_tracing_processor_configs",

@@ -206,6 +206,15 @@ class Resolver:
             future.set_exception(error)
 
 
+def runs_a_loop() -> bool:
+    """Tell whether an event loop runs on the calling thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def run_here(main: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
     """Run a coroutine function to its end on `loop`, on the calling thread, and close the loop."""
     try:

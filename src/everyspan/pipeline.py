@@ -239,7 +239,7 @@ def _queues() -> list[AsyncSpanQueue]:
 
 
 def _each_sync(wait: Callable[[AsyncSpanQueue, float], FlushResult], timeout: float) -> FlushResult:
-    until_s = monotonic() + _seconds(timeout)
+    until_s = monotonic() + seconds(timeout)
     results = [wait(queue, max(0.0, until_s - monotonic())) for queue in _queues()]
     return functools.reduce(FlushResult.joined, results)
 
@@ -247,12 +247,17 @@ def _each_sync(wait: Callable[[AsyncSpanQueue, float], FlushResult], timeout: fl
 async def _each(
     wait: Callable[[AsyncSpanQueue, float], Awaitable[FlushResult]], timeout: float
 ) -> FlushResult:
-    until_s = monotonic() + _seconds(timeout)
+    until_s = monotonic() + seconds(timeout)
     results = [await wait(queue, max(0.0, until_s - monotonic())) for queue in _queues()]
     return functools.reduce(FlushResult.joined, results)
 
 
-def _seconds(timeout: float) -> float:
+def seconds(timeout: float) -> float:
+    """Return a timeout that the platform's waits can take.
+
+    Raises:
+        SettingsError: It is no number of seconds.
+    """
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
         raise SettingsError(f"timeout must be a number of seconds of at least 0, got {timeout!r}")
     # A year; infinity would overflow the platform's waits.

@@ -27,7 +27,7 @@ from everyspan.clock import SYSTEM_CLOCK, Clock
 from everyspan.config import Settings, load_settings
 from everyspan.delivery.exporter import Exporter
 from everyspan.delivery.lane import AWAKE_S, Lane
-from everyspan.home import Home, OwnLoop, ThreadHome, run_here
+from everyspan.home import Home, OwnLoop, ThreadHome, run_here, runs_a_loop
 from everyspan.ledger import FlushResult, Stats
 from everyspan.model.mask import Masker, masker_in_force
 from everyspan.model.record import Limits, SpanRecord, freeze_span
@@ -485,7 +485,7 @@ class AsyncSpanQueue:
         lanes = [
             lane for lane in self._intake.lanes.values() if lane.home is None and not lane.is_empty
         ]
-        if not lanes or not self._is_leaving or _runs_a_loop():
+        if not lanes or not self._is_leaving or runs_a_loop():
             return
         loop = OwnLoop()
         home = Home(loop)
@@ -533,14 +533,6 @@ def _limits(settings: Settings) -> Limits | None:
     limits = Limits(settings.input_bytes_max, settings.output_bytes_max, settings.data_bytes_max)
     # None is the quicker way to say what holds anyway.
     return None if limits == Limits() else limits
-
-
-def _runs_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 _CALLED_FROM_WITHIN = FlushResult(
