@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 import everyspan
-from everyspan import config
+from everyspan import config, log
 from everyspan.config import (
     ARGUMENT,
     DEFAULT,
@@ -23,6 +23,8 @@ from everyspan.config import (
     resolve_settings,
 )
 from everyspan.errors import SettingsError
+
+SGP_CONFIG = everyspan.SGPTracingProcessorConfig("hidden", "account", "http://127.0.0.1:9")
 
 GARBAGE = ("x", "nan", "inf", "1e999", "0x10", "ten", "1,5", "--1")
 
@@ -264,6 +266,51 @@ def test_configure_refuses_a_bad_setting_and_keeps_what_was(nowhere: None) -> No
 def test_configure_refuses_what_is_no_destination(destination: Any, nowhere: None) -> None:
     with pytest.raises(SettingsError, match="a destination must"):
         everyspan.configure(destination)
+
+
+def test_a_configuration_of_an_unknown_type_is_refused(nowhere: None) -> None:
+    """trace:G1: by whichever call, with the types there are."""
+
+    class Unknown(everyspan.TracingProcessorConfig):
+        type = "zipkin"
+
+    calls: list[Callable[[Any], None]] = [
+        everyspan.configure,
+        everyspan.add_tracing_processor_config,
+        lambda config: everyspan.set_tracing_processor_configs([config]),
+    ]
+    for call in calls:
+        with pytest.raises(SettingsError, match=r"known types: agentex, .*sgp"):
+            call(Unknown())
+
+
+@pytest.mark.parametrize("kind", ["sgp", "agentex"])
+def test_a_configuration_of_a_known_type_is_that_destination(kind: str, nowhere: None) -> None:
+    """trace:G1."""
+    config = everyspan.AgentexTracingProcessorConfig()
+    everyspan.configure(config if kind == "agentex" else SGP_CONFIG)
+    assert [destination.name for destination in everyspan.stats().destinations] == [kind]
+
+
+@pytest.mark.parametrize("registers_by", ["configure", "add", "set"])
+def test_the_same_configuration_twice_warns_and_exports_twice(
+    registers_by: str, nowhere: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """trace:G2: the warning comes once and shows no key; two accounts are no repeat."""
+    log.forget()
+    other = everyspan.SGPTracingProcessorConfig("hidden", "other", "http://127.0.0.1:9")
+    if registers_by == "add":
+        everyspan.set_tracing_processor_configs([])
+        for config in (SGP_CONFIG, other, SGP_CONFIG):
+            everyspan.add_tracing_processor_config(config)
+    elif registers_by == "set":
+        everyspan.set_tracing_processor_configs([SGP_CONFIG, other, SGP_CONFIG])
+    else:
+        everyspan.configure(SGP_CONFIG, other, SGP_CONFIG)
+    assert len(everyspan.stats().destinations) == 3
+    (said,) = [text for text in caplog.messages if "more than once" in text]
+    assert "'account'" in said
+    assert "hidden" not in said
 
 
 def test_configure_has_no_other_settings() -> None:

@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("processors", ABOVE),
     ("queue", "all above but transport, spool"),
     ("pipeline", ABOVE),
+    ("sync", ABOVE),
     ("context, tracer, trace, log_filter, jobs", ABOVE),
     ("adk, integrations, acp", PUBLIC),
     ("server", "errors, clock, config, model"),

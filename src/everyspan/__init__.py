@@ -32,6 +32,10 @@ if TYPE_CHECKING:
         shutdown_default_span_queue,
         stats,
     )
+    from everyspan.processors.agentex import (
+        AgentexAsyncTracingProcessor,
+        AgentexTracingProcessorConfig,
+    )
     from everyspan.processors.base import (
         AsyncTracingProcessor,
         SyncTracingProcessor,
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from everyspan.processors.memory import InMemoryTracingProcessor
     from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
     from everyspan.queue.span_queue import AsyncSpanQueue
+    from everyspan.sync import AgentexSyncTracingProcessor, SGPSyncTracingProcessor
     from everyspan.trace import AsyncTrace, AsyncTracer, Trace, Tracer
     from everyspan.tracer import span, traced
 
@@ -69,6 +74,10 @@ _HOMES = {
         "shutdown_default_span_queue",
         "stats",
     ),
+    "everyspan.processors.agentex": (
+        "AgentexAsyncTracingProcessor",
+        "AgentexTracingProcessorConfig",
+    ),
     "everyspan.processors.base": (
         "AsyncTracingProcessor",
         "SyncTracingProcessor",
@@ -77,6 +86,7 @@ _HOMES = {
     "everyspan.processors.memory": ("InMemoryTracingProcessor",),
     "everyspan.processors.sgp": ("SGPAsyncTracingProcessor", "SGPTracingProcessorConfig"),
     "everyspan.queue.span_queue": ("AsyncSpanQueue",),
+    "everyspan.sync": ("AgentexSyncTracingProcessor", "SGPSyncTracingProcessor"),
     "everyspan.trace": ("AsyncTrace", "AsyncTracer", "Trace", "Tracer"),
     "everyspan.tracer": ("span", "traced"),
 }
@@ -84,6 +94,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "SPAN_ERROR_KEY",
+    "AgentexAsyncTracingProcessor",
+    "AgentexSyncTracingProcessor",
+    "AgentexTracingProcessorConfig",
     "AsyncSpanQueue",
     "AsyncTrace",
     "AsyncTracer",
@@ -95,6 +108,7 @@ __all__ = [
     "InMemoryTracingProcessor",
     "RemoteParent",
     "SGPAsyncTracingProcessor",
+    "SGPSyncTracingProcessor",
     "SGPTracingProcessorConfig",
     "SettingsError",
     "Span",

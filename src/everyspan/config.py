@@ -174,6 +174,7 @@ class Variable:
     help: str
     is_secret: bool = False
     is_address: bool = False
+    is_header: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,33 @@ VARIABLES: tuple[Variable | Switch, ...] = (
         "address of the SGP spans API, where a configuration names none",
         is_address=True,
     ),
+    Variable(
+        "agentex_base_url",
+        "AGENTEX_BASE_URL",
+        "address of the AgentEx spans API; http://localhost:5003 if unset",
+        is_address=True,
+    ),
+    Variable(
+        "agentex_api_key",
+        "AGENTEX_SDK_API_KEY",
+        "bearer token for the AgentEx spans API",
+        is_secret=True,
+        is_header=True,
+    ),
+    Variable(
+        "agent_api_key",
+        "AGENT_API_KEY",
+        "key of a registered agent for the AgentEx spans API; read for every request, since "
+        "registration sets it",
+        is_secret=True,
+        is_header=True,
+    ),
+    Variable(
+        "agentex_headers",
+        "AGENTEX_CUSTOM_HEADERS",
+        "further headers for the AgentEx spans API, lines like `Name: value`",
+        is_secret=True,
+    ),
     Variable("agent_name", "AGENT_NAME", "stamped on spans as `__agent_name__`"),
     Variable("agent_id", "AGENT_ID", "stamped on spans as `__agent_id__`"),
     Variable("acp_type", "ACP_TYPE", "stamped on spans as `__acp_type__`; `async` if unset"),
@@ -239,12 +267,23 @@ VARIABLES: tuple[Variable | Switch, ...] = (
         off=_OFF,
     ),
     Switch(
+        "skip_agentex_span_start",
+        "AGENTEX_TRACING_SKIP_AGENTEX_SPAN_START",
+        "off: the same of the AgentEx spans API",
+        default=True,
+        off=_OFF,
+    ),
+    Switch(
         "metrics",
         "AGENTEX_TRACING_METRICS",
         "the original's switch for metrics of its queue; here `everyspan.stats()` is always kept",
         default=True,
         off=_OFF,
     ),
+)
+
+_AGENT_API_KEY = next(
+    row for row in VARIABLES if isinstance(row, Variable) and row.name == "agent_api_key"
 )
 
 
@@ -297,11 +336,16 @@ class Environment:
     sgp_api_key: str | None
     sgp_account_id: str | None
     sgp_base_url: str | None
+    agentex_base_url: str | None
+    agentex_api_key: str | None
+    agent_api_key: str | None
+    agentex_headers: str | None
     agent_name: str | None
     agent_id: str | None
     acp_type: str | None
     disabled: bool
     skip_span_start: bool
+    skip_agentex_span_start: bool
     metrics: bool
 
 
@@ -334,6 +378,13 @@ def load_settings(
 def load_environment(environ: Mapping[str, str] | None = None) -> Environment:
     """Return what the environment says of destinations, the agent and switches."""
     return Environment(**_in_force(resolve_environment(environ)))
+
+
+def load_agent_api_key(environ: Mapping[str, str] | None = None) -> str | None:
+    """Return `agent_api_key` as it is now, for whoever asks often."""
+    environ = os.environ if environ is None else environ
+    key: str | None = _in_force((_resolve_text(_AGENT_API_KEY, environ),))["agent_api_key"]
+    return key
 
 
 def resolve_settings(
@@ -407,6 +458,10 @@ def _resolve_text(row: Variable, environ: Mapping[str, str]) -> Resolved:
             check_address(text, row.env)
         except SettingsError as error:
             return Resolved(row, None, DEFAULT, f"{error}; using the default")
+    if row.is_header and not (text.isascii() and text.isprintable()):
+        # Not shown: it is a secret, as a rule.
+        complaint = f"{row.env} must be printable ASCII: it travels in a header; ignored"
+        return Resolved(row, None, DEFAULT, complaint)
     return Resolved(row, text, row.env) if text else Resolved(row, None, DEFAULT)
 
 

@@ -27,6 +27,7 @@ from everyspan.processors.base import (
     SyncTracingProcessor,
     TracingProcessorConfig,
 )
+from everyspan.processors.builtin import SyncFace
 from everyspan.queue import exits
 from everyspan.queue.span_queue import AsyncSpanQueue, Lanes
 
@@ -39,15 +40,20 @@ Destination = TracingProcessorConfig | Processor | str
 
 
 class Pipeline:
-    """The destinations of this process and the queue before them; replaced whole, never changed."""
+    """The destinations of this process and the queue before them; replaced whole, never changed.
+
+    `configs` is what they were made of, in the same order.
+    """
 
     def __init__(
         self,
         processors: Sequence[Processor | Exporter],
         *,
+        configs: Sequence[Destination] = (),
         settings: Settings | None = None,
         mask: Mask | bool | None = None,
     ) -> None:
+        self.configs = tuple(configs)
         self.settings = settings or load_settings()
         self.mask = mask
         self.masker = (
@@ -62,6 +68,12 @@ class Pipeline:
         self.lanes: Lanes = tuple([self.queue.lane(processor) for processor in self.processors])
         self._look_at_lanes()
         self._is_noted = False
+
+    def renewed(self) -> Pipeline:
+        """Return another with the same destinations and a queue of its own."""
+        return Pipeline(
+            self.processors, configs=self.configs, settings=self.settings, mask=self.mask
+        )
 
     def _look_at_lanes(self) -> None:
         self.wants_starts = any(lane.wants_starts for lane in self.lanes)
@@ -119,15 +131,16 @@ def configure(
     in_force = load_settings(**settings)
     is_off = load_environment().disabled
     chosen = () if is_off else (destinations or _default_destinations())
-    _replace(Pipeline([_build(one, in_force) for one in chosen], settings=in_force, mask=mask))
+    processors = _build_all(chosen, in_force)
+    _replace(Pipeline(processors, configs=chosen, settings=in_force, mask=mask))
 
 
 def set_tracing_processor_configs(configs: Sequence[TracingProcessorConfig]) -> None:
     """Replace the registered destinations by these; the former ones are drained (`trace:G3`)."""
     with _lock:
         before = current()
-        processors = [_build(config, before.settings) for config in configs]
-        _replace(Pipeline(processors, settings=before.settings, mask=before.mask))
+        processors = _build_all(configs, before.settings)
+        _replace(Pipeline(processors, configs=configs, settings=before.settings, mask=before.mask))
 
 
 def add_tracing_processor_config(config: TracingProcessorConfig) -> None:
@@ -136,10 +149,12 @@ def add_tracing_processor_config(config: TracingProcessorConfig) -> None:
     with _lock:
         pipe = current()
         processor = _build(config, pipe.settings)
+        _note_repeat(config, pipe.configs)
         if _diversions:
             return
         grown = Pipeline.__new__(Pipeline)
         grown.__dict__.update(pipe.__dict__)
+        grown.configs = (*pipe.configs, config)
         grown.processors = (*pipe.processors, processor)
         grown.lanes = (*pipe.lanes, pipe.queue.lane(processor))
         grown._look_at_lanes()
@@ -191,8 +206,7 @@ async def shutdown_default_span_queue(timeout: float = 30.0) -> FlushResult:
     """
     result = await aflush(timeout)
     with _lock:
-        pipe = current()
-        _replace(Pipeline(pipe.processors, settings=pipe.settings, mask=pipe.mask))
+        _replace(current().renewed())
     return result
 
 
@@ -302,26 +316,53 @@ def _default_destinations() -> list[Destination]:
     return [environment.endpoint or LOCAL_URL]
 
 
+def _build_all(configs: Sequence[Destination], settings: Settings) -> list[Processor | Exporter]:
+    for position, config in enumerate(configs):
+        _note_repeat(config, configs[:position])
+    return [_build(config, settings) for config in configs]
+
+
+def _note_repeat(config: Destination, others: Sequence[Destination]) -> None:
+    # Two accounts are common, one of them twice is a slip, which doubles what is sent (`trace:G2`).
+    if isinstance(config, str | TracingProcessorConfig) and config in others:
+        text = f"{config!r} is registered more than once: each time exports every span"
+        complain("%s", text, cause=text, level=logging.WARNING)
+
+
 def _build(destination: Destination, settings: Settings) -> Processor | Exporter:
     # The HTTP client is loaded only where a destination needs it (P10).
     if isinstance(destination, AsyncTracingProcessor | SyncTracingProcessor):
-        return destination
+        return destination.destination if isinstance(destination, SyncFace) else destination
+    if isinstance(destination, str):
+        return _build_local(destination, settings)
+    kind = getattr(destination, "type", None)
+    if kind == "sgp":
+        from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
+
+        if isinstance(destination, SGPTracingProcessorConfig):
+            return SGPAsyncTracingProcessor(destination, settings=settings)
+    if kind == "agentex":
+        from everyspan.processors.agentex import (
+            AgentexAsyncTracingProcessor,
+            AgentexTracingProcessorConfig,
+        )
+
+        if isinstance(destination, AgentexTracingProcessorConfig):
+            return AgentexAsyncTracingProcessor(destination, settings=settings)
+    raise SettingsError(
+        f"a destination must be a configuration (known types: agentex, sgp), a processor, or the "
+        f"address of an everyspan server, got {destination!r}"
+    )
+
+
+def _build_local(address: str, settings: Settings) -> Exporter:
     from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
 
-    if isinstance(destination, str):
-        check_address(destination, "a destination that is text")
-        config = SGPTracingProcessorConfig(
-            sgp_api_key=LOCAL_CREDENTIAL,
-            sgp_account_id=LOCAL_CREDENTIAL,
-            sgp_base_url=destination,
-        )
-        return SGPAsyncTracingProcessor(config, only_everyspan=True, settings=settings)
-    if isinstance(destination, SGPTracingProcessorConfig):
-        return SGPAsyncTracingProcessor(destination, settings=settings)
-    raise SettingsError(
-        f"a destination must be a configuration (known: sgp), a processor, or the address of an "
-        f"everyspan server, got {destination!r}"
+    check_address(address, "a destination that is text")
+    config = SGPTracingProcessorConfig(
+        sgp_api_key=LOCAL_CREDENTIAL, sgp_account_id=LOCAL_CREDENTIAL, sgp_base_url=address
     )
+    return SGPAsyncTracingProcessor(config, only_everyspan=True, settings=settings)
 
 
 def _note_failed_mask(error: BaseException) -> None:
@@ -339,7 +380,7 @@ def _forget_parent() -> None:
     _beneath = None
     if _current is not None:
         exits.pin(_current)
-        _put_in_force(Pipeline(_current.processors, settings=_current.settings, mask=_current.mask))
+        _put_in_force(_current.renewed())
 
 
 exits.after_fork(_forget_parent)

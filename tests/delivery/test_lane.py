@@ -628,31 +628,27 @@ async def test_an_end_learns_that_its_start_is_stored() -> None:
     assert seen == [["stored"], []]
 
 
-async def test_requests_that_fail_together_are_one_failure(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_requests_that_fail_together_are_one_failure() -> None:
     """DESIGN, backoff: the next wait is that after one failure, however many were under way."""
-    waits: list[int] = []
-
-    def wait_s(failures: int, **_: Any) -> float:
-        waits.append(failures)
-        return 0.0
-
-    monkeypatch.setattr("everyspan.delivery.lane.wait_s", wait_s)
     answered = asyncio.Event()
+    seen: list[int] = []
 
     async def fail(batch: Batch) -> ExportError:
         await answered.wait()
         return unavailable()
 
-    exporter = ScriptedExporter(*[fail] * 4)
+    def look(batch: Batch) -> dict[int, ExportError]:
+        seen.append(rig.lane._failures)
+        return {}
+
+    exporter = ScriptedExporter(*[fail] * 4, look)
     exporter.one_by_one = True
     rig = Rig(exporter)
     rig.add(*[end(f"s{n}") for n in range(4)])
     await until(lambda: exporter.now == 4)
     answered.set()
     assert (await rig.drained()).delivered == 4
-    assert waits == [1]
+    assert seen == [1]
 
 
 async def test_a_batch_of_which_nothing_was_stored_is_no_success() -> None:

@@ -16,7 +16,7 @@ from everyspan.errors import ExportError
 from everyspan.model.mask import masker_in_force
 from everyspan.model.record import freeze_span
 from everyspan.model.span import Span
-from everyspan.processors.base import AsyncTracingProcessor
+from everyspan.processors.base import AsyncTracingProcessor, SyncTracingProcessor
 
 
 class BuiltinProcessor(AsyncTracingProcessor):
@@ -88,3 +88,9 @@ class BuiltinProcessor(AsyncTracingProcessor):
                 batch.started = frozenset(some)
             for error in (await self.export(batch)).values():
                 raise error
+
+
+class SyncFace(SyncTracingProcessor):
+    """A destination as code sees it that cannot await; `destination` is registered in its place."""
+
+    destination: BuiltinProcessor
