@@ -11,9 +11,10 @@ import pytest
 
 from everyspan.errors import StoreBusyError, StoreError
 from everyspan.server.app import create_app
+from everyspan.server.patch import SpanPatch
 from everyspan.server.row import SpanRow
-from everyspan.server.stores.base import SearchPage, SearchQuery, SpanPatch, Store, StoreHealth
-from tests.server.rows import make_item
+from everyspan.server.stores.base import ListQuery, SearchPage, SearchQuery, Store, StoreHealth
+from tests.server.rows import START, make_item
 
 
 class FailingStore(Store):
@@ -22,7 +23,7 @@ class FailingStore(Store):
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    async def upsert(self, rows: Sequence[SpanRow]) -> NoReturn:
+    async def upsert(self, rows: Sequence[SpanRow], *, foreign_parents: bool = False) -> NoReturn:
         raise self._error
 
     async def patch(self, account: str, span_id: str, patch: SpanPatch) -> NoReturn:
@@ -32,6 +33,9 @@ class FailingStore(Store):
         raise self._error
 
     async def search(self, query: SearchQuery) -> SearchPage:
+        raise self._error
+
+    async def list_spans(self, query: ListQuery) -> NoReturn:
         raise self._error
 
     async def health(self) -> StoreHealth:
@@ -58,12 +62,32 @@ async def every_reply(client: httpx2.AsyncClient) -> list[httpx2.Response]:
     ]
 
 
+async def every_agentex_reply(client: httpx2.AsyncClient) -> list[httpx2.Response]:
+    span = {"name": "n", "trace_id": "t", "start_time": START, "data": {"password": "hunter2"}}
+    replies = [
+        await client.post("/spans", json=span),
+        await client.patch("/spans/x", json={"name": "hunter2"}),
+        await client.get("/spans/x"),
+        await client.get("/spans"),
+    ]
+    for reply in replies:
+        assert reply.json() == {
+            "message": reply.json()["message"],
+            "code": reply.status_code,
+            "data": None,
+        }
+    return replies
+
+
 async def test_a_busy_store_asks_to_come_back(caplog: pytest.LogCaptureFixture) -> None:
     """`sgp:E2`: 503 with Retry-After, never 500; nothing to log."""
     async with client_of(StoreBusyError("7 writes wait", retry_after_s=2.0)) as client:
         for reply in await every_reply(client):
             assert (reply.status_code, reply.json()["code"]) == (503, "STORE_BUSY")
             assert reply.headers["retry-after"] == "2"
+            assert reply.headers["x-everyspan"]
+        for reply in await every_agentex_reply(client):
+            assert (reply.status_code, reply.headers["retry-after"]) == (503, "2")
             assert reply.headers["x-everyspan"]
     assert caplog.text == ""
 
@@ -76,6 +100,9 @@ async def test_a_failed_store_is_not_the_clients_business(
         for reply in await every_reply(client):
             assert (reply.status_code, reply.json()["code"]) == (503, "STORE_FAILED")
             assert 1 <= int(reply.headers["retry-after"]) <= 60
+            assert "secret" not in reply.text
+        for reply in await every_agentex_reply(client):
+            assert reply.status_code == 503
             assert "secret" not in reply.text
     assert "disk full" in caplog.text
 
@@ -90,6 +117,10 @@ async def test_our_own_mistake_is_a_500_with_an_id_and_without_a_payload(
             assert reply.status_code == 500
             assert reply.headers["x-everyspan"]
             assert reply.json()["request_id"] in caplog.text
+            assert "hunter2" not in reply.text
+        for reply in await every_agentex_reply(client):
+            assert reply.status_code == 500
+            assert reply.json()["message"].rpartition(" ")[2] in caplog.text
             assert "hunter2" not in reply.text
     assert "KeyError" in caplog.text
     assert "test_app.py" in caplog.text

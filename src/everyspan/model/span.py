@@ -21,6 +21,7 @@ from everyspan.model.ids import new_id
 SPAN_ERROR_KEY = "__error__"
 SPAN_TYPE_KEY = "__span_type__"
 COMPLETENESS_KEY = "__everyspan__"
+TASK_ID_KEY = "__task_id__"
 
 DUMPED = (
     "id",

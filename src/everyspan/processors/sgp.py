@@ -28,7 +28,14 @@ from everyspan.errors import (
 )
 from everyspan.log import complain
 from everyspan.model.record import SpanRecord
-from everyspan.model.span import COMPLETENESS_KEY, SPAN_TYPE_KEY, Span, SpanStatus, SpanType
+from everyspan.model.span import (
+    COMPLETENESS_KEY,
+    SPAN_TYPE_KEY,
+    TASK_ID_KEY,
+    Span,
+    SpanStatus,
+    SpanType,
+)
 from everyspan.processors.base import TracingProcessorConfig
 from everyspan.processors.builtin import BuiltinProcessor
 from everyspan.processors.wire import (
@@ -228,7 +235,7 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
         if record.type is not None:
             members[SPAN_TYPE_KEY] = to_text(record.type)
         if record.task_id is not None:
-            members["__task_id__"] = to_text(record.task_id)
+            members[TASK_ID_KEY] = to_text(record.task_id)
         if record.error is not None and record.status != SpanStatus.SUCCESS:
             kind, message, category = record.error
             members["error"] = b"true"

@@ -25,8 +25,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from everyspan.errors import RequestError, StoreBusyError, StoreError
 from everyspan.model.ids import new_id
+from everyspan.server.agentex_reply import agentex_problem
+from everyspan.server.agentex_routes import SPANS_PATH, agentex_routes
 from everyspan.server.body import Bodies
-from everyspan.server.problem import problem, refusal
+from everyspan.server.problem import ProblemReply, problem, refusal
 from everyspan.server.sgp_routes import sgp_routes
 from everyspan.server.stores.base import Store
 
@@ -59,11 +61,12 @@ def create_app(store: Store) -> ASGIApp:
         yield
         await store.close()
 
-    sgp: list[BaseRoute] = sgp_routes(store, Bodies())
+    bodies = Bodies()
+    sgp: list[BaseRoute] = sgp_routes(store, bodies)
     # The SGP client's environment `local` asks under /public (`sgp` §1).
     public = Mount("/public", Router(sgp, redirect_slashes=False))
     app = Starlette(
-        routes=[Route("/healthz", healthz), *sgp, public],
+        routes=[Route("/healthz", healthz), *agentex_routes(store, bodies), *sgp, public],
         exception_handlers={
             HTTPException: _no_route,
             RequestError: _refused,
@@ -105,24 +108,31 @@ class _Outermost:
                 raise
 
 
-async def _no_route(_request: Request, error: Exception) -> Response:
+def _words(request: Request) -> ProblemReply:
+    """Return how the API that was asked words an error."""
+    path: str = request.scope["path"]
+    is_agentex = path == SPANS_PATH or path.startswith(SPANS_PATH + "/")
+    return agentex_problem if is_agentex else problem
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}.get(error.status_code, "HTTP_ERROR")
-    return problem(error.status_code, code, error.detail, headers=error.headers)
+    return _words(request)(error.status_code, code, error.detail, headers=error.headers)
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    return refusal(error)
+    return refusal(error, _words(request))
 
 
-async def _store_failed(_request: Request, error: Exception) -> Response:
+async def _store_failed(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreBusyError):
         code, message, after_s = "STORE_BUSY", str(error), error.retry_after_s
     else:
         _log.error("%s", error)
         code, message, after_s = "STORE_FAILED", "the store failed", STORE_RETRY_AFTER_S
-    return problem(503, code, message, headers={"retry-after": f"{after_s:.0f}"})
+    return _words(request)(503, code, message, headers={"retry-after": f"{after_s:.0f}"})
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:
@@ -138,4 +148,4 @@ async def _failed(request: Request, error: Exception) -> Response:
         type(error).__name__,
         "".join(traceback.format_tb(error.__traceback__)),
     )
-    return problem(500, "INTERNAL", "internal error", request_id=request_id)
+    return _words(request)(500, "INTERNAL", "internal error", request_id=request_id)

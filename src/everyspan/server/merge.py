@@ -1,7 +1,8 @@
 """How versions of one span become one row, whatever the order they arrive in (`sgp:M1`-`M4`, P6).
 
 O1  Every field has the value of the greatest version that says something, where versions compare
-    by (completed?, end, revision). Null, absent and `{}` say nothing, so they never erase.
+    by (completed?, end, revision). Null, absent, `{}` and `[]` say nothing, so they never
+    erase.
 O2  Name, start and end are the greatest version's, so an end never precedes its start.
 O3  The status is that of the greatest version *with the row's completeness*: what an unfinished
     version thought of the status says nothing about the finished span (M2).
@@ -16,10 +17,11 @@ know whether to replace it. `SpanRow.older` is that memory, empty for nearly eve
 
 from __future__ import annotations
 
-from everyspan.server.row import EMPTY_OBJECT, SpanRow, VersionKey, read_usage
+from everyspan.server.row import NOTHING, SpanRow, VersionKey, read_usage
 
 _FILLED = (
     "parent_id",
+    "task_id",
     "type",
     "status",
     "group_id",
@@ -57,18 +59,13 @@ def merge(old: SpanRow, new: SpanRow) -> SpanRow:
         if field == "status" and not same_completeness:
             other = None
         key = head_older.get(field, head_key)
-        if other is not None and other != EMPTY_OBJECT:
+        if other not in NOTHING:
             other_key = tail_older.get(field, tail_key)
-            if (
-                value is None
-                or value == EMPTY_OBJECT
-                or other_key > key
-                or (other_key == key and tail is new)
-            ):
+            if value in NOTHING or other_key > key or (other_key == key and tail is new):
                 value, key = other, other_key
         elif value is None:
             value = other
-        if key != head_key and value is not None and value != EMPTY_OBJECT:
+        if key != head_key and value not in NOTHING:
             older[field] = key
         values[field] = value
 

@@ -1,8 +1,12 @@
-"""What a refused request is told (`sgp` §5): `{"detail", "message", "code"}`, never internals."""
+"""What a refused request is told (`sgp` §5): `{"detail", "message", "code"}`, never internals.
+
+An API that words errors in another way has a `ProblemReply` of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 from starlette.responses import Response
@@ -29,6 +33,21 @@ class InvalidRequestError(RequestError):
         self.details = details
 
 
+class ProblemReply(Protocol):
+    """How an API words an error."""
+
+    def __call__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        details: Sequence[Detail] = (),
+        headers: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+    ) -> Response: ...
+
+
 class _Problem(msgspec.Struct):
     detail: str | Sequence[Detail]
     message: str
@@ -45,7 +64,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     request_id: str | None = None,
 ) -> Response:
-    """Return an error reply."""
+    """Return an error as the SGP spans API words it, and whatever has no API's words."""
     body = _Problem(
         detail=details or message,
         message=message,
@@ -57,7 +76,7 @@ def problem(
     )
 
 
-def refusal(error: RequestError) -> Response:
+def refusal(error: RequestError, reply: ProblemReply) -> Response:
     """Return the reply that says why a request was refused."""
     headers: dict[str, str] = {}
     if error.status == 409:
@@ -70,7 +89,7 @@ def refusal(error: RequestError) -> Response:
         details = error.details
     else:
         details = [Detail(error.loc, str(error), error.code.lower())] if error.loc else []
-    return problem(error.status, error.code, str(error), details=details, headers=headers)
+    return reply(error.status, error.code, str(error), details=details, headers=headers)
 
 
 def _path(loc: Sequence[str | int]) -> str:

@@ -1,19 +1,28 @@
 """One span as the store holds it, and what is read out of its payloads.
 
-Payloads are JSON text in bytes, already checked: an object, valid UTF-8, no NUL, bounded depth.
+Payloads are JSON text in bytes, already checked: valid UTF-8, no NUL, bounded depth. Each is an
+object, or an array of objects, which only the AgentEx spans API knows: every surface shows a row in
+its own words.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
 import msgspec
 from msgspec import Raw
 
-from everyspan.model.span import COMPLETENESS_KEY
+from everyspan.model.span import COMPLETENESS_KEY, TASK_ID_KEY
 
 NO_REV = -1
+TASK_ID_MAX = 4_096
+"""As for trace ids: many agents take the one for the other."""
 EMPTY_OBJECT = b"{}"
+EMPTY_ARRAY = b"[]"
+NOTHING = (None, EMPTY_OBJECT, EMPTY_ARRAY)
+"""Values that erase nothing (`sgp:M3`)."""
 DEFAULT_STATUS = "SUCCESS"
 DEFAULT_TYPE = "STANDALONE"
 
@@ -22,6 +31,7 @@ VersionKey = tuple[bool, int, int]
 
 _INTEGER = re.compile(rb"\d{1,18}")
 _REV_MAX = 2**62
+_TASK_ID_MARK = TASK_ID_KEY.encode()
 
 
 class SpanRow(msgspec.Struct, kw_only=True, gc=False):
@@ -40,6 +50,7 @@ class SpanRow(msgspec.Struct, kw_only=True, gc=False):
     start_ns: int
     end_ns: int | None = None
     parent_id: str | None = None
+    task_id: str | None = None
     type: str | None = None
     status: str | None = None
     group_id: str | None = None
@@ -73,6 +84,7 @@ class SpanRow(msgspec.Struct, kw_only=True, gc=False):
 
 class _Marks(msgspec.Struct):
     usage: Raw = Raw()
+    task_id: Raw = msgspec.field(default=Raw(), name=TASK_ID_KEY)
     completeness: Raw = msgspec.field(default=Raw(), name=COMPLETENESS_KEY)
 
 
@@ -87,6 +99,8 @@ class _Usage(msgspec.Struct):
     completion_tokens: Raw = Raw()
 
 
+_encode = msgspec.json.Encoder().encode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_marks = msgspec.json.Decoder(_Marks).decode
 _decode_completeness = msgspec.json.Decoder(_Completeness).decode
 _decode_usage = msgspec.json.Decoder(_Usage).decode
@@ -108,10 +122,14 @@ def keep_completeness(old: bytes | None, new: bytes) -> bytes:
 
     Whoever edits a span's metadata must not make its trace look as if it had a hole (P11).
     """
-    if old is None:
+    if old is None or is_array(old):
         return new
     record = bytes(_decode_marks(old).completeness)
-    if not record or bytes(_decode_marks(new).completeness):
+    if not record:
+        return new
+    if is_array(new):
+        new = as_object(new)
+    elif bytes(_decode_marks(new).completeness):
         return new
     rest = new[1:].lstrip()
     return b'{"%b":%b%b%b' % (
@@ -120,6 +138,42 @@ def keep_completeness(old: bytes | None, new: bytes) -> bytes:
         b"" if rest.startswith(b"}") else b",",
         rest,
     )
+
+
+def is_array(payload: bytes) -> bool:
+    """Whether a payload is an array of objects."""
+    return payload.startswith(b"[")
+
+
+def as_object(payload: bytes) -> bytes:
+    """Return a payload as the SGP spans API shows it, which knows objects only (`agx` §7)."""
+    return b'{"items":%b}' % payload if is_array(payload) else payload
+
+
+def members(payload: bytes) -> dict[str, Raw]:
+    """Return what an object holds, each value as its JSON text."""
+    return _decode_members(payload)
+
+
+def with_members(payload: bytes | None, more: Mapping[str, Any]) -> bytes:
+    """Return an object, `{}` where there is none, with more members or other values of them."""
+    return _encode(_decode_members(payload or EMPTY_OBJECT) | dict(more))
+
+
+def is_task_id(value: object) -> TypeGuard[str]:
+    """Whether a value can be a task's id."""
+    return isinstance(value, str) and 0 < len(value) <= TASK_ID_MAX
+
+
+def read_task_id(metadata: bytes | None) -> str | None:
+    """Return `metadata.__task_id__`; None where there is no such text, or too long a one."""
+    if metadata is None or _TASK_ID_MARK not in metadata:
+        return None
+    try:
+        task_id = msgspec.json.decode(_decode_marks(metadata).task_id)
+    except msgspec.MsgspecError:
+        return None
+    return task_id if is_task_id(task_id) else None
 
 
 def read_usage(metadata: bytes | None, output: bytes | None) -> tuple[int | None, int | None]:

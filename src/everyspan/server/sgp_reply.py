@@ -1,4 +1,7 @@
-"""What the SGP spans API answers (`sgp` §3): rows to JSON text, payloads spliced in unparsed."""
+"""What the SGP spans API answers (`sgp` §3): rows to JSON text, payloads spliced in unparsed.
+
+It knows neither arrays nor tasks: an array shows as `{"items": [...]}`, a task in the metadata.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,15 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from everyspan.server.row import DEFAULT_STATUS, DEFAULT_TYPE, SpanRow
+from everyspan.model.span import TASK_ID_KEY
+from everyspan.server.row import (
+    DEFAULT_STATUS,
+    DEFAULT_TYPE,
+    SpanRow,
+    as_object,
+    read_task_id,
+    with_members,
+)
 from everyspan.server.sgp_search import to_cursor
 from everyspan.server.stores.base import SearchPage, SearchQuery
 from everyspan.server.timestamps import format_timestamp
@@ -97,7 +108,7 @@ def _to_out(row: SpanRow) -> _SpanOut:
         return UNSET if value is None else value
 
     def payload(value: bytes | None) -> Raw | UnsetType:
-        return UNSET if value is None else Raw(value)
+        return UNSET if value is None else Raw(as_object(value))
 
     return _SpanOut(
         id=row.id,
@@ -116,8 +127,15 @@ def _to_out(row: SpanRow) -> _SpanOut:
         obs_span_id=optional(row.obs_span_id),
         input=payload(row.input),
         output=payload(row.output),
-        metadata=payload(row.metadata),
+        metadata=payload(_metadata(row)),
         expected=payload(row.expected),
         input_tokens=optional(row.input_tokens),
         output_tokens=optional(row.output_tokens),
     )
+
+
+def _metadata(row: SpanRow) -> bytes | None:
+    metadata = row.metadata
+    if row.task_id is None or read_task_id(metadata) == row.task_id:
+        return metadata
+    return with_members(metadata and as_object(metadata), {TASK_ID_KEY: row.task_id})

@@ -10,15 +10,13 @@ from starlette.routing import BaseRoute, Route
 
 from everyspan.errors import RequestError
 from everyspan.server import sgp_reply, sgp_search, sgp_spans
+from everyspan.server.account import account_of
 from everyspan.server.body import Bodies
 from everyspan.server.problem import Detail, InvalidRequestError
 from everyspan.server.row import SpanRow
 from everyspan.server.stores.base import Store
 
-ACCOUNT_HEADER = "x-selected-account-id"
-LOCAL_ACCOUNT = "local"
 RETURN_MINIMAL = "return=minimal"
-_ACCOUNT_MAX = 256
 
 
 def sgp_routes(store: Store, bodies: Bodies) -> list[BaseRoute]:
@@ -42,7 +40,7 @@ class _Spans:
     async def create(self, request: Request) -> Response:
         """POST /v5/spans: insert or complete one span."""
         async with self._bodies.read(request) as body:
-            row = sgp_spans.decode_create(body, _account(request))
+            row = sgp_spans.decode_create(body, account_of(request))
             stored = await self._upsert([row], lambda loc: ("body", *loc[1:]))
         return _json(sgp_reply.encode_span(stored[0]))
 
@@ -52,7 +50,7 @@ class _Spans:
         A sender that prefers `return=minimal` (RFC 7240) is spared the spans it just sent.
         """
         async with self._bodies.read(request) as body:
-            rows = sgp_spans.decode_batch(body, _account(request))
+            rows = sgp_spans.decode_batch(body, account_of(request))
             stored = await self._upsert(rows, lambda loc: ("body", "items", *loc))
         if request.headers.get("prefer") == RETURN_MINIMAL:
             return _json(sgp_reply.encode_list([]), headers={"preference-applied": RETURN_MINIMAL})
@@ -60,7 +58,7 @@ class _Spans:
 
     async def retrieve(self, request: Request) -> Response:
         """GET /v5/spans/{id}: the most recently written span with this id."""
-        row = await self._store.get(_account(request), request.path_params["span_id"])
+        row = await self._store.get(account_of(request), request.path_params["span_id"])
         return _span_or_404(row)
 
     async def update(self, request: Request) -> Response:
@@ -69,7 +67,7 @@ class _Spans:
             patch = sgp_spans.decode_patch(body)
             span_id = request.path_params["span_id"]
             try:
-                row = await self._store.patch(_account(request), span_id, patch)
+                row = await self._store.patch(account_of(request), span_id, patch)
             except RequestError as error:
                 raise _at(error, ("body", *error.loc)) from error
         return _span_or_404(row)
@@ -84,7 +82,7 @@ class _Spans:
             )
             raise InvalidRequestError(422, [detail])
         async with self._bodies.read(request) as body:
-            query = sgp_search.decode_search(body, request.query_params, _account(request))
+            query = sgp_search.decode_search(body, request.query_params, account_of(request))
         takes_partial = sgp_search.reads_partial_results(request.query_params)
         page = await self._store.search(query)
         if page.stopped is not None and not takes_partial:
@@ -116,18 +114,6 @@ class _Spans:
 
 def _at(error: RequestError, loc: tuple[str | int, ...]) -> RequestError:
     return RequestError(error.status, error.code, str(error), loc=loc)
-
-
-def _account(request: Request) -> str:
-    account = request.headers.get(ACCOUNT_HEADER) or LOCAL_ACCOUNT
-    if len(account) > _ACCOUNT_MAX:
-        raise RequestError(
-            400,
-            "INVALID_ACCOUNT",
-            f"the account has more than {_ACCOUNT_MAX} characters",
-            loc=("header", ACCOUNT_HEADER),
-        )
-    return account
 
 
 def _span_or_404(row: SpanRow | None) -> Response:

@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 
 from everyspan.errors import RequestError
+from everyspan.model.span import TASK_ID_KEY
 from everyspan.server import json_text
+from everyspan.server.checks import ERRORS_MAX, is_hex
 from everyspan.server.json_body import decode_json
 from everyspan.server.problem import Detail, InvalidRequestError
-from everyspan.server.row import SpanRow
-from everyspan.server.sgp_spans import ERRORS_MAX, is_hex
+from everyspan.server.row import SpanRow, is_task_id
 from everyspan.server.stores.base import Position, SearchQuery, SortBy, sort_value
 from everyspan.server.timestamps import parse_timestamp
 
@@ -119,6 +120,8 @@ def decode_search(body: bytes, params: Mapping[str, str], account: str) -> Searc
     if errors:
         raise InvalidRequestError(422, errors[:ERRORS_MAX])
 
+    metadata = _metadata(filters)
+    task_ids = _take_task_ids(metadata)
     return SearchQuery(
         account=account,
         limit=limit,
@@ -145,7 +148,8 @@ def decode_search(body: bytes, params: Mapping[str, str], account: str) -> Searc
         obs_span_ids=_distinct(filters.obs_span_ids),
         min_duration_ns=_ms_to_ns(filters.min_duration_ms),
         max_duration_ns=_ms_to_ns(filters.max_duration_ms),
-        metadata=_metadata(filters),
+        task_ids=task_ids,
+        metadata=tuple(metadata),
     )
 
 
@@ -225,7 +229,7 @@ def _pairs(pairs: list[_Pair] | None) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys((pair.trace_id, pair.span_id) for pair in pairs or ()))
 
 
-def _metadata(filters: _Search) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+def _metadata(filters: _Search) -> list[tuple[str, tuple[Any, ...]]]:
     wanted: list[tuple[str, tuple[Any, ...]]] = [
         (key, tuple(value) if isinstance(value, list) else (value,))
         for key, value in (filters.extra_metadata or {}).items()
@@ -237,7 +241,16 @@ def _metadata(filters: _Search) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     ):
         if names:
             wanted.append((key, tuple(names)))
-    return tuple(wanted)
+    return wanted
+
+
+def _take_task_ids(metadata: list[tuple[str, tuple[Any, ...]]]) -> tuple[str, ...]:
+    """Return, and take out of `metadata`, the tasks asked for: rows hold them apart."""
+    for place, (key, values) in enumerate(metadata):
+        if key == TASK_ID_KEY and values and all(is_task_id(value) for value in values):
+            del metadata[place]
+            return values
+    return ()
 
 
 def _cursor(text: str | None, sort_by: SortBy) -> Position | str | None:

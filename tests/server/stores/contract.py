@@ -6,18 +6,21 @@ import asyncio
 import random
 from collections import Counter
 from itertools import permutations
-from typing import Any
+from operator import attrgetter
+from typing import Any, get_args
 
 import msgspec
 import pytest
 
 from everyspan.errors import RequestError
 from everyspan.server.merge import merge
+from everyspan.server.patch import SpanPatch
 from everyspan.server.row import SpanRow, read_usage
 from everyspan.server.stores.base import (
+    ListQuery,
+    OrderBy,
     Position,
     SearchQuery,
-    SpanPatch,
     Store,
     sort_value,
 )
@@ -78,6 +81,7 @@ class StoreContract:
             trace_id="trace/é😀",
             id="id with / and ☃",
             parent_id="p",
+            task_id="task/é",
             type="COMPLETION",
             status="ERROR",
             group_id="g",
@@ -207,6 +211,11 @@ class StoreContract:
         await store.upsert([make_row(id="c", parent_id="p")])
         await store.upsert([make_row(id="late", trace_id="u1")])
         await store.upsert([make_row(id="early2", parent_id="late")])
+        # What an API takes that asks not where a parent is (`agx` §2).
+        await store.upsert([make_row(id="only there", trace_id="u1")])
+        await store.upsert([make_row(id="c2", parent_id="only there")], foreign_parents=True)
+        with pytest.raises(RequestError):
+            await store.upsert([make_row(id="c3", parent_id="c3")], foreign_parents=True)
         # An end that repeats its start's parent adds no link.
         await store.upsert([make_row(id="early", parent_id="late", rev=1)])
 
@@ -260,6 +269,158 @@ class StoreContract:
         assert (error.value.status, error.value.loc) == (422, ("end_timestamp",))
         assert await store.get("a", "s") == row
 
+    async def test_patch_merges_metadata_one_level_deep_where_asked(self, store: Store) -> None:
+        """`agx` §3."""
+        cases = [
+            (b'{"a":{"x":1},"b":1}', b'{"a":{"y":2},"c":3}', {"a": {"y": 2}, "b": 1, "c": 3}),
+            (b'{"a":1}', b"{}", {"a": 1}),
+            (b'{"a":1}', b'[{"b":2}]', [{"b": 2}]),
+            (b'[{"a":1}]', b'{"b":2}', {"b": 2}),
+            (None, b'{"b":2}', {"b": 2}),
+            (b"{}", b'[{"b":2}]', [{"b": 2}]),
+            (b'{"__everyspan__":{"p":"x"}}', b'{"b":2}', {"__everyspan__": {"p": "x"}, "b": 2}),
+            (
+                b'{"__everyspan__":{"p":"x"}}',
+                b'[{"b":2}]',
+                {"__everyspan__": {"p": "x"}, "items": [{"b": 2}]},
+            ),
+        ]
+        for n, (old, new, merged) in enumerate(cases):
+            await store.upsert([make_row(id=str(n), metadata=old)])
+            patch = SpanPatch(metadata=new, merges_metadata=True)
+            row = await store.patch("a", str(n), patch)
+            assert row is not None
+            assert row.metadata is not None
+            assert msgspec.json.decode(row.metadata) == merged
+            assert await store.get("a", str(n)) == row
+
+    async def test_patches_at_once_lose_no_member(self, store: Store) -> None:
+        """`agx` §3: each reads and writes in one transaction."""
+        await store.upsert([make_row(id="s", metadata=b'{"there":1}')])
+        await asyncio.gather(
+            *(
+                store.patch("a", "s", SpanPatch(metadata=b'{"%d":1}' % n, merges_metadata=True))
+                for n in range(200)
+            )
+        )
+        row = await store.get("a", "s")
+        assert row is not None
+        assert row.metadata is not None
+        assert set(msgspec.json.decode(row.metadata)) == {"there", *map(str, range(200))}
+
+    async def test_patch_can_move_a_span_into_another_trace(self, store: Store) -> None:
+        await store.upsert(
+            [make_row(id="s", input=b'{"i":1}'), make_row(id="child", parent_id="s")]
+        )
+        moved = await store.patch("a", "s", SpanPatch(trace_id="u", parent_id="p", task_id="k"))
+        assert moved is not None
+        assert (moved.trace_id, moved.parent_id, moved.input) == ("u", "p", b'{"i":1}')
+        assert await ids(store, trace_ids=("t",)) == ["child"]
+        assert (await store.search(query(trace_ids=("u",), task_ids=("k",)))).rows == [moved]
+        # Versions that come now belong to the span where it is.
+        (row,) = await store.upsert([make_row(id="s", trace_id="u", output=b'{"o":1}', rev=1)])
+        assert (row.input, row.output) == (b'{"i":1}', b'{"o":1}')
+        # An id that stands in several traces: the one in the trace named, else the latest written.
+        await store.upsert([make_row(id="s")])
+        named = await store.patch("a", "s", SpanPatch(trace_id="u", name="named"))
+        latest = await store.patch("a", "s", SpanPatch(name="latest"))
+        assert named is not None
+        assert latest is not None
+        assert (named.trace_id, latest.trace_id) == ("u", "u")
+        await store.upsert([make_row(id="s", rev=1)])
+        again = await store.patch("a", "s", SpanPatch(trace_id="v"))
+        assert again is not None
+        assert sorted((r.trace_id, r.name) for r in (await store.search(query())).rows) == [
+            ("t", "n"),
+            ("u", "latest"),
+            ("v", "n"),
+        ]
+
+    async def test_patch_links_any_parent_but_no_cycle(self, store: Store) -> None:
+        await store.upsert([make_row(id="x", parent_id="y"), make_row(id="y")])
+        await store.upsert([make_row(id="elsewhere", trace_id="u")])
+        for patch in (SpanPatch(parent_id="x"), SpanPatch(parent_id="y")):
+            with pytest.raises(RequestError) as error:
+                await store.patch("a", "y", patch)
+            assert (error.value.status, error.value.code) == (409, "PARENT_CYCLE")
+        for parent_id in ("elsewhere", "unknown"):
+            row = await store.patch("a", "y", SpanPatch(parent_id=parent_id))
+            assert row is not None
+            assert row.parent_id == parent_id
+
+    # -- Listing
+
+    async def test_a_list_is_ordered_by_any_column_and_then_by_arrival(self, store: Store) -> None:
+        """`agx` §3; what is missing is greater than anything."""
+        rows = [
+            make_row(
+                id=f"{n * 7 % 10}",
+                trace_id=f"t{n % 2}",
+                name=f"n{n % 3}",
+                start_ns=START_NS + n % 4,
+                end_ns=None if n % 5 == 0 else END_NS + n % 3,
+                parent_id=None if n % 2 else f"p{n % 3}",
+                task_id=f"k{n % 3}" if n > 4 else None,
+            )
+            for n in range(10)
+        ]
+        for row in rows:
+            await store.upsert([row])
+        await store.upsert([rows[0]])  # Written again; it arrived first all the same.
+        for order_by in get_args(OrderBy):
+            present = [row for row in rows if getattr(row, order_by) is not None]
+            missing = [row for row in rows if getattr(row, order_by) is None]
+            rising = sorted(present, key=attrgetter(order_by))
+            falling = sorted(present, key=attrgetter(order_by), reverse=True)
+            for descending, expected in ((False, rising + missing), (True, missing + falling)):
+                listed = ListQuery(account="a", order_by=order_by, descending=descending, limit=100)
+                assert await store.list_spans(listed) == expected, (order_by, descending)
+                pages = [
+                    await store.list_spans(msgspec.structs.replace(listed, limit=3, offset=offset))
+                    for offset in range(0, 15, 3)
+                ]
+                assert [row for page in pages for row in page] == expected
+                assert pages[-1] == []
+
+    async def test_a_list_is_filtered_by_trace_and_task(self, store: Store) -> None:
+        """`agx` §3: a task is looked for in both columns."""
+        await store.upsert(
+            [
+                make_row(id="in both", trace_id="k", task_id="k"),
+                make_row(id="by trace", trace_id="k"),
+                make_row(id="by task", trace_id="t", task_id="k"),
+                make_row(id="neither", trace_id="t", task_id="l"),
+            ]
+        )
+        await store.upsert([make_row(id="theirs", trace_id="k", task_id="k", account="b")])
+        cases: list[tuple[dict[str, Any], list[str]]] = [
+            ({}, ["in both", "by trace", "by task", "neither"]),
+            ({"task_id": "k"}, ["in both", "by trace", "by task"]),
+            ({"trace_id": "k"}, ["in both", "by trace"]),
+            ({"trace_id": "t", "task_id": "k"}, ["by task"]),
+            ({"trace_id": "k", "task_id": "k"}, ["in both", "by trace"]),
+            ({"task_id": "unknown"}, []),
+            ({"task_id": "a\0b"}, []),
+            ({"offset": 2**62}, []),
+        ]
+        for fields, expected in cases:
+            listed = await store.list_spans(ListQuery(account="a", **fields))
+            assert [row.id for row in listed] == expected, fields
+
+    async def test_a_list_stops_at_its_budgets(self, store: Store) -> None:
+        """S5: a page that is too large is refused, not cut; one row always fits."""
+        await store.upsert([make_row(input=b'{"x":"%b"}' % (b"x" * 1_000)) for _ in range(50)])
+        assert len(await store.list_spans(ListQuery(account="a", limit=1, bytes_max=1))) == 1
+        assert len(await store.list_spans(ListQuery(account="a"))) == 50
+        with pytest.raises(RequestError) as error:
+            await store.list_spans(ListQuery(account="a", bytes_max=5_000))
+        assert (error.value.status, error.value.code) == (400, "RESULT_TOO_LARGE")
+        await store.upsert([make_row(name=str(n)) for n in range(3_000)])
+        with pytest.raises(RequestError) as error:
+            await store.list_spans(ListQuery(account="a", order_by="name", time_max_s=0.0))
+        assert (error.value.status, error.value.code) == (400, "QUERY_TOO_BROAD")
+        assert len(await store.list_spans(ListQuery(account="a", limit=10))) == 10
+
     # -- Filters
 
     async def test_every_filter_alone_and_together(self, store: Store) -> None:
@@ -272,6 +433,7 @@ class StoreContract:
                 start_ns=START_NS + 5_000_000,
                 name="b",
                 status="ERROR",
+                task_id="k",
                 application_variant_id="v1",
                 obs_trace_id="a" * 32,
                 obs_span_id="b" * 16,
@@ -283,6 +445,7 @@ class StoreContract:
                 start_ns=START_NS + 20_000_000,
                 end_ns=START_NS + 23_000_000,
                 status="CANCELED",
+                task_id="k",
                 metadata=b'{"k":1,"b":true,"o":{"x":[1,2.0]},"s":"v","l":[1,2]}',
             ),
         }
@@ -308,6 +471,8 @@ class StoreContract:
             ({"statuses": ("ERROR", "CANCELED")}, "child twin"),
             ({"types": ("STANDALONE",)}, "child open twin"),
             ({"types": ("TRACER",)}, "root"),
+            ({"task_ids": ("k", "l")}, "child twin"),
+            ({"task_ids": ("k",), "trace_ids": ("t2",)}, "twin"),
             ({"group_id": "g1"}, "root"),
             ({"application_variant_ids": ("v1", "v2")}, "child"),
             ({"obs_trace_ids": ("a" * 32,)}, "child"),

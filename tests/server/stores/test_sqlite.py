@@ -11,8 +11,9 @@ import apsw
 import pytest
 
 from everyspan.errors import StoreBusyError, StoreError
-from everyspan.server.stores.base import SearchQuery, Store
+from everyspan.server.stores.base import ListQuery, SearchQuery, Store
 from everyspan.server.stores.sqlite import SqliteStore, open_writer
+from everyspan.server.stores.sqlite_list import _to_sql
 from everyspan.server.stores.sqlite_search import _Filters
 from tests.server.rows import make_row
 from tests.server.stores.contract import StoreContract
@@ -172,11 +173,58 @@ def test_other_databases_and_newer_schemas_are_left_alone(tmp_path: Path) -> Non
         SqliteStore(path)
 
 
+async def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    store = SqliteStore(path)
+    rows = [
+        make_row(id="s", metadata=b'{"__task_id__":"k"}', task_id="k"),
+        make_row(id="array", metadata=b'[{"__task_id__":"k"}]'),
+        make_row(id="none"),
+    ]
+    await store.upsert(rows)
+    await store.close()
+    with apsw.Connection(str(path)) as connection:
+        connection.execute("DROP INDEX spans_by_task; ALTER TABLE spans DROP COLUMN task_id")
+        connection.pragma("user_version", 1)
+    for _ in range(2):
+        store = SqliteStore(path)
+        assert await store.list_spans(ListQuery(account="a")) == rows
+        assert await store.list_spans(ListQuery(account="a", task_id="k")) == rows[:1]
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "plan"),
+    [
+        ({"trace_id": "t"}, ["spans_by_trace"]),
+        ({}, ["spans_by_start"]),
+        ({"task_id": "k"}, ["INTEGER PRIMARY KEY", "spans_by_task", "spans_by_trace"]),
+    ],
+)
+async def test_a_list_searches_by_an_index(
+    tmp_path: Path, fields: dict[str, str], plan: list[str]
+) -> None:
+    """A page costs the spans of its trace or task at most; unfiltered, those before its end."""
+    sql, parameters = _to_sql(ListQuery(account="a", **fields))  # type: ignore[arg-type]
+    store = SqliteStore(tmp_path / "spans.db")
+    with apsw.Connection(str(tmp_path / "spans.db")) as connection:
+        steps = [
+            detail for *_, detail in connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
+        ]
+    for step in plan:
+        assert any("SEARCH" in each and step in each for each in steps), steps
+    assert not any("SCAN s" in each for each in steps), steps
+    if "task_id" not in fields:
+        assert steps[1:] == ["USE TEMP B-TREE FOR LAST TERM OF ORDER BY"]
+    await store.close()
+
+
 @pytest.mark.parametrize(
     ("fields", "plan"),
     [
         ({}, "spans_by_start"),
         ({"trace_ids": ("t",)}, "spans_by_trace"),
+        ({"task_ids": ("k",)}, "spans_by_task"),
         ({"span_ids": ("s",)}, "spans_by_id"),
     ],
 )
@@ -197,6 +245,6 @@ async def test_the_order_comes_from_an_index(
         ]
     assert "SEARCH s USING" in steps[0]
     assert plan in steps[0]
-    if plan != "spans_by_id":
+    if plan in ("spans_by_start", "spans_by_trace"):
         assert len(steps) == 1, steps
     await store.close()

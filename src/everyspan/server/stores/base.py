@@ -3,7 +3,8 @@
 S1  `upsert` returns only after the rows would survive a power cut (P8).
 S2  Rows of one call are stored together or not at all.
 S3  Identity is (account, trace_id, id); versions of one identity meet by `merge`.
-S4  A page is keyset, never offset: concurrent inserts make it neither loop nor skip (`sgp:K5`).
+S4  A page of a search is keyset, never offset: concurrent inserts make it neither loop nor skip
+    (`sgp:K5`). A page of a listing is an offset, as its API counts pages (`agx` §3).
 S5  Every wait is bounded: a full queue raises StoreBusyError, a search stops at its budgets.
 
 A store keeps no state that another server process in front of the same data could not see.
@@ -17,6 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from everyspan.server.patch import SpanPatch
 from everyspan.server.row import SpanRow
 
 SortBy = Literal["start_timestamp", "duration_ms", "input_tokens", "output_tokens"]
@@ -48,6 +50,7 @@ class SearchQuery(msgspec.Struct, kw_only=True, frozen=True):
     from_ns: int | None = None
     to_ns: int | None = None
     trace_ids: tuple[str, ...] = ()
+    task_ids: tuple[str, ...] = ()
     span_ids: tuple[str, ...] = ()
     parent_ids: tuple[str, ...] = ()
     spans: tuple[tuple[str, str], ...] = ()
@@ -79,14 +82,27 @@ class SearchPage(msgspec.Struct, kw_only=True, frozen=True):
     stopped: Stopped = None
 
 
-class SpanPatch(msgspec.Struct, kw_only=True, frozen=True):
-    """Fields to set on a stored span; None leaves a field alone."""
+OrderBy = Literal["start_ns", "end_ns", "id", "trace_id", "parent_id", "name", "task_id"]
 
-    name: str | None = None
-    end_ns: int | None = None
-    status: str | None = None
-    output: bytes | None = None
-    metadata: bytes | None = None
+
+class ListQuery(msgspec.Struct, kw_only=True, frozen=True):
+    """Which spans to list, in which order, from which place on; filters hold together.
+
+    Rows that are equal in `order_by` come in the order they first arrived, whatever the direction.
+    A missing value is greater than any other.
+    """
+
+    account: str
+    trace_id: str | None = None
+    task_id: str | None = None
+    """Matches the spans of this task, and all of the trace with this id (`agx` §3)."""
+    order_by: OrderBy = "start_ns"
+    descending: bool = True
+    limit: int = 50
+    offset: int = 0
+    bytes_max: int = 32 * 1024 * 1024
+    """A page may not be larger, unless it is one row."""
+    time_max_s: float = 10.0
 
 
 class StoreHealth(msgspec.Struct, kw_only=True, frozen=True):
@@ -102,11 +118,14 @@ class Store(ABC):
     """Holds spans."""
 
     @abstractmethod
-    async def upsert(self, rows: Sequence[SpanRow]) -> list[SpanRow]:
+    async def upsert(
+        self, rows: Sequence[SpanRow], *, foreign_parents: bool = False
+    ) -> list[SpanRow]:
         """Store new versions; return once they are safe (S1).
 
         Args:
             rows: One account; any order, repeats allowed (`sgp:M4`).
+            foreign_parents: A parent in another trace is taken as one that is not known.
 
         Returns:
             The rows as stored, one per identity, in the order each first appears.
@@ -120,10 +139,13 @@ class Store(ABC):
 
     @abstractmethod
     async def patch(self, account: str, span_id: str, patch: SpanPatch) -> SpanRow | None:
-        """Set fields of the most recently written span with this id; None if there is none.
+        """Set fields of one span in one transaction; None if no span has this id.
+
+        Where several traces have the id, the span meant is that in `patch.trace_id`, else the most
+        recently written one. `parent_id` may name a span of another trace. See `apply_patch`.
 
         Raises:
-            RequestError: 422; the span would end before it starts.
+            RequestError: 422; see `apply_patch`. 409; its parents would form a cycle.
             StoreBusyError: Come back later; nothing was stored.
         """
 
@@ -142,6 +164,15 @@ class Store(ABC):
         Raises:
             RequestError: 400 INVALID_CURSOR; the bare id names no span, or not just one.
                 400 SEARCH_RESULT_TOO_LARGE; no page end can be found within the budgets.
+            StoreBusyError: Come back later.
+        """
+
+    @abstractmethod
+    async def list_spans(self, query: ListQuery) -> list[SpanRow]:
+        """Return one page; empty beyond the end.
+
+        Raises:
+            RequestError: 400 RESULT_TOO_LARGE or QUERY_TOO_BROAD; the page is over a budget.
             StoreBusyError: Come back later.
         """
 

@@ -26,23 +26,18 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import apsw
-import msgspec
 
 from everyspan.clock import SYSTEM_CLOCK, Clock
-from everyspan.errors import RequestError, StoreBusyError, StoreError
+from everyspan.errors import StoreBusyError, StoreError
 from everyspan.server.merge import merge
-from everyspan.server.row import SpanRow, keep_completeness, read_usage
-from everyspan.server.stores import sqlite_search
-from everyspan.server.stores.base import (
-    SearchPage,
-    SearchQuery,
-    SpanPatch,
-    Store,
-    StoreHealth,
-)
+from everyspan.server.patch import SpanPatch, apply_patch
+from everyspan.server.row import SpanRow
+from everyspan.server.stores import sqlite_list, sqlite_search
+from everyspan.server.stores.base import ListQuery, SearchPage, SearchQuery, Store, StoreHealth
 from everyspan.server.stores.sqlite_parents import check_parents
 from everyspan.server.stores.sqlite_schema import (
     PLAIN,
+    ROW_BYTES,
     ROW_COLUMNS,
     SELECT_ROW_SQL,
     from_values,
@@ -59,16 +54,16 @@ SEARCHERS = 3
 ASKED_MAX = 1_000
 LOCK_WAIT_S = 5.0
 GET_TIME_MAX_S = 10.0
-_ROW_BYTES = 512
-"""What a row costs beside its payloads, roughly."""
 
 _GET_SQL = (
     SELECT_ROW_SQL
     + "WHERE s.account = ? AND s.id = ? ORDER BY s.written_ns DESC, s.seq DESC LIMIT 1"
 )
-_STORED_SQL = (
-    SELECT_ROW_SQL.replace("SELECT ", "SELECT s.seq, ", 1)
-    + "WHERE s.account = ? AND s.id = ? AND s.trace_id = ?"
+_SELECT_NUMBERED_SQL = SELECT_ROW_SQL.replace("SELECT ", "SELECT s.seq, ", 1)
+_STORED_SQL = _SELECT_NUMBERED_SQL + "WHERE s.account = ? AND s.id = ? AND s.trace_id = ?"
+_PATCHED_SQL = _SELECT_NUMBERED_SQL + (
+    "WHERE s.account = ? AND s.id = ? ORDER BY s.trace_id = ? DESC, s.written_ns DESC, s.seq DESC "
+    "LIMIT 1"
 )
 _INSERT_SQL = (
     f"INSERT INTO spans ({', '.join(ROW_COLUMNS)}, written_ns) "
@@ -137,14 +132,16 @@ class SqliteStore(Store):
         self._points = _Readers(self._path, "everyspan-point-reader", threads=1)
         self._searches = _Readers(self._path, "everyspan-searcher", threads=SEARCHERS)
 
-    async def upsert(self, rows: Sequence[SpanRow]) -> list[SpanRow]:
+    async def upsert(
+        self, rows: Sequence[SpanRow], *, foreign_parents: bool = False
+    ) -> list[SpanRow]:
         if not rows:
             return []
 
         def write(connection: apsw.Connection, now_ns: int) -> list[SpanRow]:
-            return _upsert(connection, rows, now_ns)
+            return _upsert(connection, rows, now_ns, foreign_parents=foreign_parents)
 
-        size = sum(row.payload_bytes for row in rows) + _ROW_BYTES * len(rows)
+        size = sum(row.payload_bytes for row in rows) + ROW_BYTES * len(rows)
         result: list[SpanRow] = await self._writer.submit(write, size)
         return result
 
@@ -152,7 +149,7 @@ class SqliteStore(Store):
         def write(connection: apsw.Connection, now_ns: int) -> SpanRow | None:
             return _patch(connection, account, span_id, patch, now_ns)
 
-        size = len(patch.output or b"") + len(patch.metadata or b"") + _ROW_BYTES
+        size = patch.payload_bytes + ROW_BYTES
         result: SpanRow | None = await self._writer.submit(write, size)
         return result
 
@@ -167,6 +164,12 @@ class SqliteStore(Store):
     async def search(self, query: SearchQuery) -> SearchPage:
         def read(connection: apsw.Connection, deadline: sqlite_search.Deadline) -> SearchPage:
             return sqlite_search.search(connection, query, deadline)
+
+        return await self._searches.submit(read, query.time_max_s)
+
+    async def list_spans(self, query: ListQuery) -> list[SpanRow]:
+        def read(connection: apsw.Connection, _deadline: sqlite_search.Deadline) -> list[SpanRow]:
+            return sqlite_list.list_spans(connection, query)
 
         return await self._searches.submit(read, query.time_max_s)
 
@@ -401,7 +404,9 @@ class _Readers:
                 self._wake.wait()
 
 
-def _upsert(connection: apsw.Connection, rows: Sequence[SpanRow], now_ns: int) -> list[SpanRow]:
+def _upsert(
+    connection: apsw.Connection, rows: Sequence[SpanRow], now_ns: int, *, foreign_parents: bool
+) -> list[SpanRow]:
     # Everything is read and checked before the first write.
     versions: dict[tuple[str, str], SpanRow] = {}
     positions: dict[tuple[str, str], int] = {}
@@ -423,7 +428,7 @@ def _upsert(connection: apsw.Connection, rows: Sequence[SpanRow], now_ns: int) -
         if row.parent_id is not None and row.parent_id != old_parent:
             moved[identity] = positions[identity]
     if moved:
-        check_parents(connection, rows[0].account, versions, moved)
+        check_parents(connection, rows[0].account, versions, moved, foreign_parents=foreign_parents)
 
     for identity, row in versions.items():
         _put(connection, row, seqs.get(identity), now_ns)
@@ -443,32 +448,17 @@ def _put(connection: apsw.Connection, row: SpanRow, seq: int | None, now_ns: int
 def _patch(
     connection: apsw.Connection, account: str, span_id: str, patch: SpanPatch, now_ns: int
 ) -> SpanRow | None:
-    for seq, *values in connection.execute(
-        _GET_SQL.replace("SELECT ", "SELECT s.seq, ", 1), (account, span_id)
-    ):
-        old = from_values(tuple(values))
-        changes = {
-            field: value
-            for field, value in msgspec.structs.asdict(patch).items()
-            if value is not None
-        }
-        if patch.metadata is not None:
-            changes["metadata"] = keep_completeness(old.metadata, patch.metadata)
-        row = msgspec.structs.replace(old, **changes)
-        if row.end_ns is not None and row.end_ns < row.start_ns:
-            raise RequestError(
-                422,
-                "INVALID_BODY",
-                "end_timestamp is before start_timestamp",
-                loc=("end_timestamp",),
-            )
-        row.older = {
-            field: key for field, key in (old.older or {}).items() if field not in changes
-        } or None
-        row.input_tokens, row.output_tokens = read_usage(row.metadata, row.output)
-        _put(connection, row, seq, now_ns)
-        return row
-    return None
+    found = connection.execute(_PATCHED_SQL, (account, span_id, patch.trace_id)).fetchone()
+    if found is None:
+        return None
+    seq, *values = found
+    old = from_values(tuple(values))
+    row = apply_patch(old, patch)
+    if row.parent_id is not None and (row.trace_id, row.parent_id) != (old.trace_id, old.parent_id):
+        identity = (row.trace_id, row.id)
+        check_parents(connection, account, {identity: row}, {identity: 0}, foreign_parents=True)
+    _put(connection, row, seq, now_ns)
+    return row
 
 
 def _answer(calls: list[_Call]) -> None:

@@ -1,7 +1,8 @@
 """Whether new parent links keep every trace a forest (`sgp` §6, parent checks).
 
 A parent that is nowhere is no error: it may arrive later. One that is absent from the span's trace
-and present in exactly one other is; so is a cycle, through the batch, the store or both.
+and present in exactly one other is, where the sender's API says so; so is a cycle, through the
+batch, the store or both.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ def check_parents(
     account: str,
     versions: Mapping[Identity, SpanRow],
     moved: Mapping[Identity, int],
+    *,
+    foreign_parents: bool,
 ) -> None:
     """Return if the links of `moved` are allowed.
 
     Args:
         versions: All rows of the batch as they would be stored, by (trace, id).
         moved: Those whose parent is new, with their position in the request.
+        foreign_parents: A parent in another trace is no error either.
 
     Raises:
         RequestError: 409, naming the first offender.
@@ -54,6 +58,8 @@ def check_parents(
         assert parent_id is not None
         parent = (trace_id, parent_id)
         if parent not in versions and look_up(parent) is None:
+            if foreign_parents:
+                continue
             traces = {trace for trace, id_ in versions if id_ == parent_id}
             traces.update(
                 trace for (trace,) in connection.execute(_TRACES_SQL, (account, parent_id))

@@ -14,9 +14,9 @@ import msgspec
 from msgspec import Raw
 
 from everyspan.errors import StoreError
-from everyspan.server.row import SpanRow, VersionKey
+from everyspan.server.row import SpanRow, VersionKey, read_task_id
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # `seq` is the order of first arrival and never changes; `written_ns` is the last write.
 _SCHEMA = """
@@ -29,6 +29,7 @@ CREATE TABLE spans (
     start_ns INTEGER NOT NULL,
     end_ns INTEGER,
     parent_id TEXT,
+    task_id TEXT,
     type TEXT,
     status TEXT,
     group_id TEXT,
@@ -45,6 +46,7 @@ CREATE TABLE spans (
 CREATE UNIQUE INDEX spans_by_id ON spans (account, id, trace_id);
 CREATE INDEX spans_by_trace ON spans (account, trace_id, start_ns, id);
 CREATE INDEX spans_by_start ON spans (account, start_ns, trace_id, id);
+CREATE INDEX spans_by_task ON spans (account, task_id) WHERE task_id IS NOT NULL;
 CREATE TABLE payloads (
     seq INTEGER PRIMARY KEY,
     codec INTEGER NOT NULL,
@@ -52,7 +54,16 @@ CREATE TABLE payloads (
 ) STRICT;
 """
 
+# Version 1 had no tasks.
+_TO_VERSION_2 = """
+ALTER TABLE spans ADD COLUMN task_id TEXT;
+UPDATE spans SET task_id = (SELECT task_id_in(codec, body) FROM payloads p WHERE p.seq = spans.seq);
+CREATE INDEX spans_by_task ON spans (account, task_id) WHERE task_id IS NOT NULL;
+"""
+
 PLAIN = 0
+ROW_BYTES = 512
+"""What a row costs beside its payloads, roughly."""
 
 ROW_COLUMNS = (
     "account",
@@ -62,6 +73,7 @@ ROW_COLUMNS = (
     "start_ns",
     "end_ns",
     "parent_id",
+    "task_id",
     "type",
     "status",
     "group_id",
@@ -95,7 +107,7 @@ _decode_older = msgspec.json.Decoder(dict[str, VersionKey]).decode
 
 
 def prepare(connection: apsw.Connection, path: str) -> None:
-    """Create the tables in an empty file, or check that they are ours.
+    """Create the tables in an empty file, or bring those of an older everyspan up to date.
 
     Raises:
         StoreError: The file holds something else, or was written by a newer everyspan.
@@ -108,6 +120,10 @@ def prepare(connection: apsw.Connection, path: str) -> None:
                 raise StoreError(f"{path} is a database, but not one of everyspan")
             connection.execute(_SCHEMA)
             connection.pragma("user_version", SCHEMA_VERSION)
+        elif version == 1:
+            connection.create_scalar_function("task_id_in", _task_id_in, numargs=2)
+            connection.execute(_TO_VERSION_2)
+            connection.pragma("user_version", SCHEMA_VERSION)
         elif version != SCHEMA_VERSION:
             raise StoreError(
                 f"{path} has schema {version}; this everyspan knows {SCHEMA_VERSION} only"
@@ -116,6 +132,10 @@ def prepare(connection: apsw.Connection, path: str) -> None:
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+
+
+def _task_id_in(*values: Any) -> str | None:
+    return read_task_id(read_metadata(*values))
 
 
 def to_values(row: SpanRow) -> tuple[Any, ...]:
@@ -128,6 +148,7 @@ def to_values(row: SpanRow) -> tuple[Any, ...]:
         row.start_ns,
         row.end_ns,
         row.parent_id,
+        row.task_id,
         row.type,
         row.status,
         row.group_id,

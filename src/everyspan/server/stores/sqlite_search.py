@@ -14,9 +14,14 @@ import apsw
 import msgspec
 
 from everyspan.errors import RequestError
-from everyspan.server.row import DEFAULT_STATUS, DEFAULT_TYPE, SpanRow
+from everyspan.server.row import DEFAULT_STATUS, DEFAULT_TYPE, SpanRow, as_object
 from everyspan.server.stores.base import Position, SearchPage, SearchQuery, SortBy, Stopped
-from everyspan.server.stores.sqlite_schema import SELECT_ROW_SQL, from_values, read_metadata
+from everyspan.server.stores.sqlite_schema import (
+    ROW_BYTES,
+    SELECT_ROW_SQL,
+    from_values,
+    read_metadata,
+)
 
 ROWS_MAX = 20_000
 """A page that must grow to end on an unambiguous id (`sgp:K3`) grows no further than this."""
@@ -30,7 +35,6 @@ _SORT_SQL: dict[SortBy, str] = {
     "output_tokens": "coalesce(s.output_tokens, 0)",
 }
 _ROW_SQL = SELECT_ROW_SQL + "WHERE s.seq = ?"
-_ROW_BYTES = 512
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -127,7 +131,7 @@ class _Search:
         for seq, *_ in found:
             values = self._connection.execute(_ROW_SQL, (seq,)).fetchone()
             assert values is not None
-            size += len(values[-1]) + _ROW_BYTES
+            size += len(values[-1]) + ROW_BYTES
             if size > self._query.bytes_max and rows:
                 break
             rows.append(from_values(values))
@@ -210,10 +214,13 @@ class _Filters:
             self.index = "spans_by_id"
         elif query.trace_ids:
             self.index = "spans_by_trace"
+        elif query.task_ids:
+            self.index = "spans_by_task"
         else:
             self.index = "spans_by_start"
 
         self._any_of("s.trace_id", query.trace_ids)
+        self._any_of("s.task_id", query.task_ids)
         self._any_of("s.id", query.span_ids)
         self._any_of("s.parent_id", query.parent_ids)
         self._any_of("s.name", query.names)
@@ -273,7 +280,7 @@ def _metadata_test(query: SearchQuery) -> Any:
         metadata = read_metadata(codec, body)
         if metadata is None:
             return False
-        members = _decode_members(metadata)
+        members = _decode_members(as_object(metadata))
         for key, values in wanted:
             raw = members.get(key)
             if raw is None:
