@@ -12,6 +12,7 @@ import pytest
 import everyspan
 
 SOURCE = Path(everyspan.__file__)
+TYPED_USE = Path(__file__).parent / "typing" / "api.py"
 
 
 @pytest.mark.parametrize("name", everyspan.__all__)
@@ -58,3 +59,13 @@ def test_every_public_name_says_what_it_is() -> None:
         value = getattr(everyspan, name)
         if callable(value):
             assert value.__doc__, name
+
+
+def test_every_public_name_is_used_where_types_are_checked() -> None:
+    """`make check` has mypy look at tests/typing/api.py: a new name's use belongs there."""
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(TYPED_USE.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "everyspan"
+    }
+    assert [name for name in everyspan.__all__ if name not in used] == []
