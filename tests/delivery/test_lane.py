@@ -646,6 +646,7 @@ async def test_requests_that_fail_together_are_one_failure() -> None:
     rig = Rig(exporter)
     rig.add(*[end(f"s{n}") for n in range(4)])
     await until(lambda: exporter.now == 4)
+    rig.clock.advance(0.1)
     answered.set()
     assert (await rig.drained()).delivered == 4
     assert seen == [1]
