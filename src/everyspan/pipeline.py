@@ -135,26 +135,30 @@ def configure(
     _replace(Pipeline(processors, configs=chosen, settings=in_force, mask=mask))
 
 
-def set_tracing_processor_configs(configs: Sequence[TracingProcessorConfig]) -> None:
+def set_tracing_processor_configs(processor_configs: Sequence[TracingProcessorConfig]) -> None:
     """Replace the registered destinations by these; the former ones are drained (`trace:G3`)."""
     with _lock:
         before = current()
-        processors = _build_all(configs, before.settings)
-        _replace(Pipeline(processors, configs=configs, settings=before.settings, mask=before.mask))
+        processors = _build_all(processor_configs, before.settings)
+        _replace(
+            Pipeline(
+                processors, configs=processor_configs, settings=before.settings, mask=before.mask
+            )
+        )
 
 
-def add_tracing_processor_config(config: TracingProcessorConfig) -> None:
+def add_tracing_processor_config(processor_config: TracingProcessorConfig) -> None:
     """Register one more destination; the same account twice exports twice (`trace:G2`)."""
     global _current
     with _lock:
         pipe = current()
-        processor = _build(config, pipe.settings)
-        _note_repeat(config, pipe.configs)
+        processor = _build(processor_config, pipe.settings)
+        _note_repeat(processor_config, pipe.configs)
         if _diversions:
             return
         grown = Pipeline.__new__(Pipeline)
         grown.__dict__.update(pipe.__dict__)
-        grown.configs = (*pipe.configs, config)
+        grown.configs = (*pipe.configs, processor_config)
         grown.processors = (*pipe.processors, processor)
         grown.lanes = (*pipe.lanes, pipe.queue.lane(processor))
         grown._look_at_lanes()

@@ -1,8 +1,9 @@
 """The names that both SDKs have, and a program that runs a test module of this folder with the
 original's: `PYTHON -m tests.compat.names tests.compat.test_originals_rules`.
 
-It prints a JSON object, by test: null where the test passed, else what it failed with. What these
-tests import must be there in the original's environment too: the standard library, `tests.backend`.
+It prints a JSON object, by test: null where the test passed, else what it failed with; without a
+module, the signatures of the original's names. What these tests import must be there in the
+original's environment too: the standard library, `tests.backend`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import Enum
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -52,10 +54,34 @@ _HOMES = {
     "SyncTracingProcessor": f"{_TRACING}.processors.tracing_processor_interface",
     "Trace": f"{_TRACING}.trace",
     "Tracer": f"{_TRACING}.tracer",
+    "add_tracing_processor_config": f"{_TRACING}.tracing_processor_manager",
+    "get_async_tracing_processors": f"{_TRACING}.tracing_processor_manager",
+    "get_sync_tracing_processors": f"{_TRACING}.tracing_processor_manager",
     "get_default_span_queue": f"{_TRACING}.span_queue",
     "set_tracing_processor_configs": f"{_TRACING}.tracing_processor_manager",
     "shutdown_default_span_queue": f"{_TRACING}.span_queue",
 }
+
+
+def signatures(names: SimpleNamespace) -> dict[str, list[str]]:
+    """The parameters of every function, class and public method among the names, in order."""
+    found = {}
+    for name, value in vars(names).items():
+        if not inspect.isclass(value):
+            found[name] = _parameters(value)
+            continue
+        if issubclass(value, Enum) or hasattr(value, "model_dump"):
+            # Keywords alone, which the tests use.
+            continue
+        members = {"__init__": value, **vars(value)}
+        for member, function in members.items():
+            if callable(function) and (member == "__init__" or not member.startswith("_")):
+                found[f"{name}.{member}"] = _parameters(function)
+    return found
+
+
+def _parameters(function: Any) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
 
 
 def make_span(sdk: Any, id: str = "span-1", **fields: Any) -> Any:
@@ -111,6 +137,7 @@ def _run(test: Callable[..., Any], sdk: Any) -> str | None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run_all(sys.argv[1])), flush=True)
+    found = run_all(sys.argv[1]) if sys.argv[1:] else signatures(originals())
+    print(json.dumps(found), flush=True)
     # Without joining what the original left running.
     os._exit(0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import everyspan
 from tests.compat import test_defects
 from tests.peers import PYTHON, needs_peers
 
@@ -28,6 +30,17 @@ def test_the_original_has_the_defects() -> None:
         assert seen(getattr(test_defects, name)) in str(error), (name, error)
 
 
+def test_every_signature_takes_what_the_originals_takes() -> None:
+    """By name and by position; further parameters of ours come after, or by name alone."""
+    for name, parameters in run().items():
+        owner, _, method = name.partition(".")
+        function: Any = getattr(everyspan, owner)
+        if method not in ("", "__init__"):
+            function = getattr(function, method)
+        accepted = [each for each in inspect.signature(function).parameters if each != "self"]
+        assert accepted[: len(parameters)] == parameters, name
+
+
 def seen(test: Any) -> str:
     """Return what a docstring says the original failed with."""
     (text,) = [
@@ -40,13 +53,18 @@ def seen(test: Any) -> str:
 
 def outcomes(module: str) -> dict[str, str | None]:
     """Run a module of this folder with the original's names."""
+    return run(f"tests.compat.{module}")
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    """Run `tests.compat.names` in the original's environment."""
     done = subprocess.run(
-        [str(PYTHON), "-m", "tests.compat.names", f"tests.compat.{module}"],
+        [str(PYTHON), "-m", "tests.compat.names", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=110,
     )
     assert done.stdout, done.stderr
-    found: dict[str, str | None] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

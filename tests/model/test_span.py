@@ -233,3 +233,12 @@ def test_a_span_is_made_with_the_originals_fields() -> None:
         Span(id="s", name="x", trace_id="t")
     with pytest.raises(SettingsError, match="start_time must be a datetime, got 5"):
         Span(id="s", name="x", trace_id="t", start_time=5)  # type: ignore[arg-type]
+
+
+def test_a_span_dumps_to_json_text() -> None:
+    """trace:T4: as the original's logs do."""
+    span = make_span("s", input={"when": datetime.now(UTC)}, output={1, 2})
+    for options in ({}, {"exclude_none": True}, {"include": {"id", "start_time"}}):
+        dumped = span.model_dump(mode="json", **options)
+        assert json.loads(span.model_dump_json(**options)) == dumped
+    assert span.model_dump_json(include={"id"}, indent=2) == '{\n  "id": "s"\n}'

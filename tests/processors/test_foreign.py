@@ -217,3 +217,22 @@ async def test_a_span_that_cannot_be_read_costs_only_itself() -> None:
     assert processor.log == ["start a", "end a", "end c"]
     assert [(p, e.reason) for p, e in failed.items()] == [(2, "DecodeError")]
     assert list(await ForeignExporter(processor).export(Batch([], [unreadable]))) == [0]
+
+
+def test_a_processor_may_hand_its_configuration_up() -> None:
+    """As those written for the original do; a class that does not is fine too."""
+
+    class Configured(Single):
+        def __init__(self, config: Any) -> None:
+            AsyncTracingProcessor.__init__(self, config)
+
+    class Sync(SyncTracingProcessor):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+
+        def on_span_start(self, span: Span) -> None: ...
+
+        def on_span_end(self, span: Span) -> None: ...
+
+    assert isinstance(Configured(None), AsyncTracingProcessor)
+    assert isinstance(Sync(None), SyncTracingProcessor)

@@ -162,6 +162,11 @@ class Span(msgspec.Struct, kw_only=True, weakref=True, eq=False):
             dump = {name: msgspec.json.decode(freeze(value)) for name, value in dump.items()}
         return dump
 
+    def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
+        """Return `model_dump(mode="json", **options)` as JSON text."""
+        text = msgspec.json.encode(self.model_dump(mode="json", **options))
+        return (text if indent is None else msgspec.json.format(text, indent=indent)).decode()
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy, its payloads copied too if `deep`.
 

@@ -24,6 +24,9 @@ class AsyncTracingProcessor(ABC):
     batches; whoever overrides only the single-span methods gets them called for each span.
     """
 
+    def __init__(self, config: TracingProcessorConfig | None = None) -> None:  # noqa: B027
+        """Take what subclasses of the original's hand up; nothing is kept of it."""
+
     @abstractmethod
     async def on_span_start(self, span: Span) -> None:
         """Take note that a span started."""
@@ -46,6 +49,9 @@ class AsyncTracingProcessor(ABC):
 
 class SyncTracingProcessor(ABC):
     """Sees spans start and end, on a thread of its own, never on the agent's."""
+
+    def __init__(self, config: TracingProcessorConfig | None = None) -> None:  # noqa: B027
+        """Take what subclasses of the original's hand up; nothing is kept of it."""
 
     @abstractmethod
     def on_span_start(self, span: Span) -> None:
