@@ -60,7 +60,6 @@ from agentex.lib import adk
 from agentex.lib.core.tracing.processors.agentex_tracing_processor import (
     AgentexAsyncTracingProcessor,
 )
-from agentex.lib.core.tracing.span_queue import shutdown_default_span_queue
 from agentex.lib.core.tracing.tracer import Tracer
 from agentex.lib.core.tracing.tracing_processor_manager import (
     GLOBAL_TRACING_PROCESSOR_MANAGER,
@@ -110,14 +109,15 @@ async def send(n):
     content = dict(type="text", author="user", content=f"question {n}")
     params = dict(agent=agent, task=dict(id=f"task-{n}"), content=content)
     transport = httpx.ASGITransport(acp)
-    async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
+    async with (
+        acp.router.lifespan_context(acp),  # Registers; at its end, delivers what waits.
+        httpx.AsyncClient(transport=transport, base_url="http://agent") as client,
+    ):
         reply = await client.post(
             "/api",
-            headers={"x-agent-api-key": "any"},
             json=dict(jsonrpc="2.0", id=n, method="message/send", params=params),
         )
         assert reply.json()["result"]["content"]["content"] == "hi", reply.text
-    await shutdown_default_span_queue()
 
 for n in range(3):
     # As a sync agent does: an event loop for each request.
@@ -189,7 +189,6 @@ def run_agent(base_url: str, mode: str) -> str:
         | {
             "AGENTEX_BASE_URL": base_url,
             "AGENT_NAME": "agent",
-            "AGENT_API_KEY": "any",
             "ACP_URL": "http://agent",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # Else it asks the network for prices.
         },

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from everyspan.errors import RequestError, StoreBusyError, StoreError
 from everyspan.model.ids import new_id
+from everyspan.server.agentex_agents import AGENTS_PATH, agentex_agents_routes
 from everyspan.server.agentex_reply import agentex_problem
 from everyspan.server.agentex_routes import SPANS_PATH, agentex_routes
 from everyspan.server.body import Bodies
@@ -62,11 +63,12 @@ def create_app(store: Store) -> ASGIApp:
         await store.close()
 
     bodies = Bodies()
+    agentex = [*agentex_routes(store, bodies), *agentex_agents_routes(bodies)]
     sgp: list[BaseRoute] = sgp_routes(store, bodies)
     # The SGP client's environment `local` asks under /public (`sgp` §1).
     public = Mount("/public", Router(sgp, redirect_slashes=False))
     app = Starlette(
-        routes=[Route("/healthz", healthz), *agentex_routes(store, bodies), *sgp, public],
+        routes=[Route("/healthz", healthz), *agentex, *sgp, public],
         exception_handlers={
             HTTPException: _no_route,
             RequestError: _refused,
@@ -111,7 +113,7 @@ class _Outermost:
 def _words(request: Request) -> ProblemReply:
     """Return how the API that was asked words an error."""
     path: str = request.scope["path"]
-    is_agentex = path == SPANS_PATH or path.startswith(SPANS_PATH + "/")
+    is_agentex = path.startswith((f"{SPANS_PATH}/", f"{AGENTS_PATH}/")) or path == SPANS_PATH
     return agentex_problem if is_agentex else problem
 
 
