@@ -383,6 +383,20 @@ def test_errors_travel_both_ways_and_back(http: httpx2.Client) -> None:
         assert made["data"] == data
 
 
+def test_a_task_in_the_data_is_the_task(http: httpx2.Client) -> None:
+    """`agx` §7: what a sender puts there whose server knew no such task, or who reads `/v5`."""
+    http.post(SPANS, json=make_span(data={"__task_id__": "k", "d": 1}))
+    (span,) = stored(http, task_id="k")
+    assert (span["task_id"], span["data"]) == ("k", {"d": 1})
+    http.patch(f"{SPANS}/s", json={"data": {"__task_id__": "l"}})
+    assert [span["task_id"] for span in stored(http)] == ["l"]
+    # The field wins.
+    http.patch(f"{SPANS}/s", json={"task_id": "m", "data": {"__task_id__": 5}})
+    (span,) = stored(http, task_id="m")
+    assert span["data"] == {"d": 1, "__task_id__": 5}
+    assert http.get("/v5/spans/s").json()["metadata"] == {"d": 1, "__task_id__": "m"}
+
+
 def test_an_sgp_writer_and_this_api_complete_one_span(http: httpx2.Client) -> None:
     """`agx:A2`, `sgp:M1`-`M3`: one row, whichever API a version came over."""
     http.post(SPANS, json=make_span(task_id="k", input=[{"i": 1}], data={"d": 1}))

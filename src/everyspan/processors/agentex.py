@@ -33,7 +33,13 @@ from everyspan.delivery.lane import classify
 from everyspan.errors import ExportError, RetryableExportError, SettingsError
 from everyspan.log import complain
 from everyspan.model.record import SpanRecord
-from everyspan.model.span import COMPLETENESS_KEY, SPAN_ERROR_KEY, SPAN_TYPE_KEY, SpanStatus
+from everyspan.model.span import (
+    COMPLETENESS_KEY,
+    SPAN_ERROR_KEY,
+    SPAN_TYPE_KEY,
+    TASK_ID_KEY,
+    SpanStatus,
+)
 from everyspan.processors.base import TracingProcessorConfig
 from everyspan.processors.builtin import BuiltinProcessor
 from everyspan.processors.wire import (
@@ -60,8 +66,6 @@ more of them than elsewhere; chosen, not measured."""
 TURNS_MAX = 4
 """Requests for one try to write a span: PATCH, POST, and once more where another process wrote or
 the task was unknown between them."""
-
-TASK_KEY = "__task_id__"
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -252,7 +256,7 @@ def _data(record: SpanRecord, *, names_task: bool, name: str) -> msgspec.Raw | N
         kind = "CancelledError" if record.status == SpanStatus.CANCELED else "Error"
         members[SPAN_ERROR_KEY] = encode({"type": kind, "message": ""})
     if record.task_id is not None and not names_task:
-        members[TASK_KEY] = to_text(record.task_id)
+        members[TASK_ID_KEY] = to_text(record.task_id)
     if record.part is not None:
         members[COMPLETENESS_KEY] = completeness(record, destination=name)
     if not members:

@@ -29,6 +29,7 @@ from everyspan.server.row import (
     is_array,
     members,
     read_rev,
+    read_task_id,
     read_usage,
     with_members,
 )
@@ -123,7 +124,8 @@ def decode_create(body: bytes, account: str) -> SpanRow:
             end_ns=end_ns,
             # An empty text is how some senders write "none"; nothing can have that id.
             parent_id=check.identity(item.parent_id or None, _BODY, "parent_id", ID_MAX),
-            task_id=check.identity(item.task_id or None, _BODY, "task_id", TASK_ID_MAX),
+            task_id=check.identity(item.task_id or None, _BODY, "task_id", TASK_ID_MAX)
+            or read_task_id(data.metadata),
             type=data.type,
             status=data.status,
             input=check.payload(item.input, _BODY, "input", arrays=True),
@@ -151,7 +153,8 @@ def decode_patch(body: bytes) -> SpanPatch:
         patch = SpanPatch(
             trace_id=check.identity(item.trace_id, _BODY, "trace_id", TRACE_ID_MAX),
             parent_id=check.identity(item.parent_id or None, _BODY, "parent_id", ID_MAX),
-            task_id=check.identity(item.task_id or None, _BODY, "task_id", TASK_ID_MAX),
+            task_id=check.identity(item.task_id or None, _BODY, "task_id", TASK_ID_MAX)
+            or read_task_id(data.metadata),
             name=check.optional(item.name),
             start_ns=check.timestamp(item.start_time, _BODY, "start_time"),
             end_ns=check.timestamp(item.end_time, _BODY, "end_time"),
