@@ -42,12 +42,15 @@ def originals() -> SimpleNamespace:
 
 
 _TRACING = "lib.core.tracing"
+# Not its AgentEx processors: their module loads the whole framework, langgraph included.
 _HOMES = {
+    "AgentexTracingProcessorConfig": "lib.types.tracing",
     "AsyncSpanQueue": f"{_TRACING}.span_queue",
     "AsyncTrace": f"{_TRACING}.trace",
     "AsyncTracer": f"{_TRACING}.tracer",
     "AsyncTracingProcessor": f"{_TRACING}.processors.tracing_processor_interface",
     "SGPAsyncTracingProcessor": f"{_TRACING}.processors.sgp_tracing_processor",
+    "SGPSyncTracingProcessor": f"{_TRACING}.processors.sgp_tracing_processor",
     "SGPTracingProcessorConfig": "lib.types.tracing",
     "Span": "types.span",
     "SpanEventType": f"{_TRACING}.span_queue",

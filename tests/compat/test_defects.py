@@ -10,7 +10,8 @@ import contextlib
 import gc
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sized
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
@@ -448,6 +449,30 @@ async def test_callable_text_is_text(sdk: Any) -> None:
         pass
     await queue.shutdown(10)
     assert seen == ["hello"], seen
+
+
+async def test_one_bad_span_ends_no_thread(sdk: Any) -> None:
+    """trace:D23: 200 spans, the first with a UUID, then 200 more; how many are stored.
+
+    Original: `0`.
+    """
+    with Backend() as backend:
+        config = sdk.SGPTracingProcessorConfig(
+            sgp_api_key="k", sgp_account_id="a", sgp_base_url=backend.base_url
+        )
+        processor = sdk.SGPSyncTracingProcessor(config)
+        for group in (200, 400):
+            for number in range(group - 200, group):
+                value = {"id": str(number) if number else uuid.uuid4()}
+                processor.on_span_end(make_span(sdk, f"s{number}", input=value))
+            await until(partial(reached, backend.rows, group), 2)
+        stored = len(backend.rows)
+    assert stored == 400, stored
+
+
+def reached(things: Sized, count: int) -> bool:
+    """Tell whether there are so many."""
+    return len(things) >= count
 
 
 def test_a_sync_processor_neither_blocks_nor_raises(sdk: Any) -> None:
