@@ -6,18 +6,23 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.backend import Backend
 
-LOOPS = 1_000
 PER = 40
 
 SCRIPT = """
 import asyncio, gc, json, os, sys, warnings
 import everyspan
 
-url, loops, spans = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-processor = everyspan.SGPAsyncTracingProcessor(everyspan.SGPTracingProcessorConfig(
-    sgp_api_key="k", sgp_account_id="a", sgp_base_url=url))
+kind, url, loops, spans = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+if kind == "sgp":
+    processor = everyspan.SGPAsyncTracingProcessor(everyspan.SGPTracingProcessorConfig(
+        sgp_api_key="k", sgp_account_id="a", sgp_base_url=url))
+else:
+    os.environ["AGENTEX_BASE_URL"] = url
+    processor = everyspan.AgentexAsyncTracingProcessor(everyspan.AgentexTracingProcessorConfig())
 
 async def request(count):
     for number in range(count):
@@ -40,7 +45,8 @@ print(json.dumps({
 """
 
 
-def test_a_thousand_loops_leave_nothing_behind() -> None:
+@pytest.mark.parametrize(("kind", "loops"), [("sgp", 1_000), ("agentex", 200)])
+def test_loops_that_come_and_go_leave_nothing_behind(kind: str, loops: int) -> None:
     """trace:L3, L5: descriptors stay flat, nothing warns, and a loop reuses its connection."""
     with Backend() as backend:
         done = subprocess.run(
@@ -50,7 +56,7 @@ def test_a_thousand_loops_leave_nothing_behind() -> None:
                 "error",
                 "-c",
                 SCRIPT,
-                *(backend.base_url, f"{LOOPS}", f"{PER}"),
+                *(kind, backend.base_url, f"{loops}", f"{PER}"),
             ],
             capture_output=True,
             text=True,
@@ -61,6 +67,6 @@ def test_a_thousand_loops_leave_nothing_behind() -> None:
     assert seen["most"] <= seen["first"] + 1, seen
     assert seen["last"] <= seen["first"], seen
     # One connection for forty requests is a reuse of 97.5 %.
-    # None is seen where the kernel gave it the port of one of the thousand before.
+    # None is seen where the kernel gave it the port of one of the loops before.
     assert seen["connections_of_one_loop"] <= 1, seen
-    assert len(backend.requests) == LOOPS + PER
+    assert len(backend.requests) == loops + PER

@@ -169,10 +169,23 @@ def test_a_patch_is_what_is_known_without_the_id() -> None:
 )
 def test_payloads_are_what_the_api_takes(value: object, expected: Any) -> None:
     """`agx` §2, §7, D18: an object, an array of objects, or null."""
-    body = body_of(end("a", input=value, output=value, data=value))
-    for field in ("input", "output", "data"):
+    body = body_of(end("a", input=value, output=value))
+    for field in ("input", "output"):
         renamed = {field: expected["input"]} if expected and "input" in expected else expected
         assert body[field] == renamed
+
+
+@pytest.mark.parametrize("data", [None, {}, {"a": 1}, [], [{"a": 1}], ["x"], "x", 0])
+def test_data_is_an_object_that_an_update_can_merge(backend: AgentexBackend, data: Any) -> None:
+    """`agx` §3: whatever it is at start and at end; an array would make every update a 500."""
+    for first in (None, {"b": 1}, [{"b": 1}]):
+        write(backend, start("a", data=first))
+        write(backend, end("a", data=data), is_started=True)
+        stored = backend.spans.pop("a")["data"] or {}
+        if isinstance(data, list):
+            assert stored["items"] == data
+        elif data is not None:
+            assert stored.items() >= (data if isinstance(data, dict) else {"data": data}).items()
 
 
 @pytest.mark.parametrize(

@@ -243,10 +243,10 @@ def encode_span(record: SpanRecord, *, is_update: bool, names_task: bool, name: 
 
 
 def _data(record: SpanRecord, *, names_task: bool, name: str) -> msgspec.Raw | None:
-    """Return the span's data with what the API has no field for.
+    """Return the span's data, an object or null, with what the API has no field for.
 
-    An array becomes the `items` of an object then, as it does towards the SGP API: an element of
-    ours among the agent's would be taken for one of its own (`docs/decisions/030`).
+    An array becomes the `items` of an object, as it does towards the SGP API: a PATCH cannot merge
+    into an array, and an element of ours would be taken for the agent's (`docs/decisions/030`).
     """
     members: dict[str, bytes] = {}
     if record.type is not None:
@@ -259,8 +259,8 @@ def _data(record: SpanRecord, *, names_task: bool, name: str) -> msgspec.Raw | N
         members[TASK_ID_KEY] = to_text(record.task_id)
     if record.part is not None:
         members[COMPLETENESS_KEY] = completeness(record, destination=name)
-    if not members:
-        return _payload(record.data, "data")
+    if record.data is None and not members:
+        return None
     return msgspec.Raw(with_members(to_object(record.data, "data"), members))
 
 
