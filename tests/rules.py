@@ -23,12 +23,15 @@ _INTRO = """\
 
 Written by `python -m tests.rules` from `docs/rules.toml` and the docstrings of the tests.
 
-everyspan takes the place of an existing tracing SDK (here *the original*) and speaks the wire
-formats of existing services. What it must do follows from what those do; each such behaviour is a
-rule with a short name, and a test that holds it says so in its docstring: `trace:Q4`. The part
-before the colon is the source of the rule, the letter the section below. `P1` to `P11` are
-everyspan's own promises, in ARCHITECTURE.md; other bare names (`K3`, `S2`) are promises that the
-module under test makes at its top.
+everyspan takes the place of an existing tracing SDK, that of `agentex-sdk` (here *the original*),
+and speaks the wire formats of existing services. What it must do follows from what those do; each
+such behaviour is a rule with a short name, and a test that holds it says so in its docstring:
+`trace:Q4`. The part before the colon is the source of the rule, the letter the section below.
+`P1` to `P11` are everyspan's own promises, in ARCHITECTURE.md; other bare names (`K3`, `S2`) are
+promises that the module under test makes at its top.
+
+The tests in `tests/compat` run with either SDK's names: those of rules pass with the original too,
+those of defects fail there, with what their docstrings state (`make peers` installs it).
 """
 
 

@@ -1,4 +1,7 @@
-"""The queue as the original's users know it: their processors, their assertions (`trace` §3)."""
+"""The queue with users' processors, beyond what the original's own assertions say of it.
+
+Those are in tests/compat/test_originals_rules.py.
+"""
 
 from __future__ import annotations
 
@@ -68,23 +71,6 @@ class StatusError(Exception):
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries come at once: the draw of the jitter is 0."""
     monkeypatch.setattr("everyspan.delivery.lane.random.random", lambda: 0.0)
-
-
-async def test_enqueue_returns_at_once() -> None:
-    """trace:Q1: however long the processor takes."""
-    release, started = asyncio.Event(), asyncio.Event()
-
-    async def stuck(spans: Sequence[Span]) -> None:
-        started.set()
-        await release.wait()
-
-    queue = AsyncSpanQueue()
-    before_s = time.monotonic()
-    queue.enqueue(START, make_span(), [batched(stuck)])
-    assert time.monotonic() - before_s < 0.01
-    await asyncio.wait_for(started.wait(), 10)
-    release.set()
-    assert await queue.shutdown()
 
 
 async def test_start_comes_before_end_and_all_starts_before_any_end() -> None:
@@ -194,41 +180,6 @@ async def test_enqueue_after_shutdown_is_dropped_and_counted() -> None:
     assert await queue.shutdown(), "a second shutdown is fine"
 
 
-async def test_spans_of_a_batch_run_concurrently() -> None:
-    """trace:Q9: ten at once through the single-span method."""
-    everybody_is_here = asyncio.Barrier(10)
-
-    class Meeting(Recorder):
-        async def on_span_start(self, span: Span) -> None:
-            await everybody_is_here.wait()
-
-    queue, meeting = AsyncSpanQueue(), Meeting()
-    for number in range(10):
-        queue.enqueue(START, make_span(f"s{number}"), [meeting])
-    assert await queue.shutdown(timeout=10)
-
-
-async def test_a_processor_gets_one_call_for_its_slice_of_a_batch() -> None:
-    """trace:Q10, Q11: STARTs in one call, ENDs in another, in enqueue order."""
-    calls: list[tuple[str, list[str]]] = []
-
-    def recording(event: str) -> Batched:
-        async def record(spans: Sequence[Span]) -> None:
-            calls.append((event, [span.id for span in spans]))
-
-        return record
-
-    processor = batched(recording("start"), recording("end"))
-    queue = AsyncSpanQueue()
-    names = [f"s{number}" for number in range(5)]
-    for name in names:
-        queue.enqueue(START, make_span(name), [processor])
-    for name in names:
-        queue.enqueue(END, make_span(name), [processor])
-    assert await queue.shutdown()
-    assert calls == [("start", names), ("end", names)]
-
-
 async def test_ends_alone_are_one_call() -> None:
     """trace:Q10."""
     processor = batched()
@@ -263,22 +214,6 @@ async def test_the_linger_decides_whether_staggered_spans_travel_together(
     assert [id for call in received for id in call] == ["s0", "s1", "s2"]
 
 
-async def test_no_call_exceeds_the_batch_size() -> None:
-    """trace:Q14: seven spans with size three all arrive."""
-    received: list[int] = []
-
-    async def capture(spans: Sequence[Span]) -> None:
-        received.append(len(spans))
-
-    queue = AsyncSpanQueue(batch_size=3, linger_ms=50)
-    processor = batched(capture)
-    for _ in range(7):
-        queue.enqueue(START, make_span(), [processor])
-    assert await queue.shutdown()
-    assert max(received) <= 3
-    assert sum(received) == 7
-
-
 @pytest.mark.parametrize("event", [START, END])
 async def test_a_full_queue_drops_the_newest_and_counts_them(event: SpanEventType) -> None:
     """trace:Q15: of four, one in flight, one waits, two dropped."""
@@ -303,18 +238,6 @@ async def test_a_full_queue_drops_the_newest_and_counts_them(event: SpanEventTyp
     await queue.shutdown()
     calls = processor.on_spans_start.call_args_list + processor.on_spans_end.call_args_list
     assert [span.id for call in calls for span in call.args[0]] == ["s0", "s1"]
-
-
-async def test_nothing_is_dropped_under_normal_load() -> None:
-    """trace:Q16."""
-    recorder = Recorder()
-    queue = AsyncSpanQueue()
-    for number in range(500):
-        queue.enqueue(START, make_span(f"s{number}"), [recorder])
-        queue.enqueue(END, make_span(f"s{number}"), [recorder])
-    assert await queue.shutdown()
-    assert queue.dropped_spans == 0
-    assert len(recorder.log) == 1000
 
 
 @pytest.mark.parametrize("event", [START, END])
