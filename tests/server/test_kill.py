@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import apsw
 import httpx2
 
 from everyspan.model.ids import new_id
-from tests.server.rows import make_item
+from tests.server.rows import START, make_item
 from tests.serving import ServerProcess
 
 ROUNDS = 3
@@ -22,6 +23,7 @@ class Senders:
 
     def __init__(self, base_url: str) -> None:
         self.acknowledged: set[str] = set()
+        self.patched: set[str] = set()
         self._changed = threading.Condition()
         self._threads = [
             threading.Thread(target=self._send, args=(base_url,)) for _ in range(SENDERS)
@@ -42,14 +44,26 @@ class Senders:
         with httpx2.Client(base_url=base_url, timeout=30) as client:
             while True:
                 items = [make_item(input={"x": "x" * 500}) for _ in range(20)]
+                ids = {item["id"] for item in items}
+                one = items[0]["id"]
+                # All at once, a change, and one over the other API.
+                patch = {"trace_id": "moved", "data": {"patched": True}}
+                span = {"id": new_id(), "trace_id": "t", "name": "n", "start_time": START}
                 try:
-                    reply = client.put("/v5/spans/batch", json={"items": items})
+                    self._acknowledge(client.put("/v5/spans/batch", json={"items": items}), ids)
+                    self._acknowledge(client.patch(f"/spans/{one}", json=patch), set(), {one})
+                    self._acknowledge(client.post("/spans", json=span), {span["id"]})
                 except httpx2.TransportError:
                     return
-                assert reply.status_code == 200
-                with self._changed:
-                    self.acknowledged |= {item["id"] for item in items}
-                    self._changed.notify()
+
+    def _acknowledge(
+        self, reply: httpx2.Response, stored: set[str], patched: Iterable[str] = ()
+    ) -> None:
+        assert reply.status_code == 200
+        with self._changed:
+            self.acknowledged |= stored
+            self.patched.update(patched)
+            self._changed.notify()
 
 
 def test_a_killed_server_has_all_that_it_acknowledged(tmp_path: Path) -> None:
@@ -57,6 +71,7 @@ def test_a_killed_server_has_all_that_it_acknowledged(tmp_path: Path) -> None:
     path = tmp_path / "spans.db"
     rng = random.Random(new_id())
     acknowledged: set[str] = set()
+    patched: set[str] = set()
     for _ in range(ROUNDS):
         server = ServerProcess(path)
         senders = Senders(server.base_url)
@@ -64,19 +79,28 @@ def test_a_killed_server_has_all_that_it_acknowledged(tmp_path: Path) -> None:
         server.kill()
         senders.join()
         acknowledged |= senders.acknowledged
+        patched |= senders.patched
 
     server = ServerProcess(path)
     stored: set[str] = set()
+    changed: set[str] = set()
     with httpx2.Client(base_url=server.base_url, timeout=30) as client:
         params: dict[str, str] = {"limit": "2000"}
         while True:
             page = client.post("/v5/spans/search", params=params, json={}).json()
             stored |= {item["id"] for item in page["items"]}
+            changed |= {
+                item["id"]
+                for item in page["items"]
+                if item["trace_id"] == "moved" and item["metadata"] == {"patched": True}
+            }
             if not page["has_more"]:
                 break
             params["starting_after"] = page["next_cursor"]
     server.stop()
     assert acknowledged <= stored
+    assert patched <= changed
+    assert patched
     with apsw.Connection(str(path)) as connection:
         assert connection.pragma("integrity_check") == "ok"
 
