@@ -54,29 +54,26 @@ _COLUMNS: dict[str, OrderBy] = {
 }
 
 
-class _SpanCreate(msgspec.Struct):
+class _Fields(msgspec.Struct, kw_only=True):
+    parent_id: str | None = None
+    task_id: str | None = None
+    end_time: str | None = None
+    input: Raw = Raw()
+    output: Raw = Raw()
+    data: Raw = Raw()
+
+
+class _SpanCreate(_Fields, kw_only=True):
     name: str
     trace_id: str
     start_time: str
     id: str | None = None
-    parent_id: str | None = None
-    task_id: str | None = None
-    end_time: str | None = None
-    input: Raw = Raw()
-    output: Raw = Raw()
-    data: Raw = Raw()
 
 
-class _SpanPatch(msgspec.Struct):
+class _SpanPatch(_Fields, kw_only=True):
     name: str | None = None
     trace_id: str | None = None
     start_time: str | None = None
-    parent_id: str | None = None
-    task_id: str | None = None
-    end_time: str | None = None
-    input: Raw = Raw()
-    output: Raw = Raw()
-    data: Raw = Raw()
 
 
 class _Error(msgspec.Struct):
@@ -108,34 +105,20 @@ def decode_create(body: bytes, account: str) -> SpanRow:
         body, marker = json_text.mark_unsafe(body)
         item = decode_json(_decode_create, body)
         check = Checks(marker, has_long_number=json_text.has_long_number(body))
-        start_ns = check.timestamp(item.start_time, _BODY, "start_time")
-        end_ns = check.timestamp(item.end_time, _BODY, "end_time")
-        if end_ns is not None and start_ns is not None and end_ns < start_ns:
-            check.say(_BODY, "end_time", END_BEFORE_START, "range")
-        data = _say(check.payload(item.data, _BODY, "data", arrays=True))
-        output = check.payload(item.output, _BODY, "output", arrays=True)
-        input_tokens, output_tokens = read_usage(data.metadata, output)
+        span_id = item.id
         row = SpanRow(
             account=account,
             trace_id=check.identity(item.trace_id, _BODY, "trace_id", TRACE_ID_MAX) or "",
-            id=new_id() if item.id is None else check.identity(item.id, _BODY, "id", ID_MAX) or "",
+            id=new_id() if span_id is None else check.identity(span_id, _BODY, "id", ID_MAX) or "",
             name=check.text(item.name),
-            start_ns=start_ns or 0,
-            end_ns=end_ns,
-            # An empty text is how some senders write "none"; nothing can have that id.
-            parent_id=check.identity(item.parent_id or None, _BODY, "parent_id", ID_MAX),
-            task_id=check.identity(item.task_id or None, _BODY, "task_id", TASK_ID_MAX)
-            or read_task_id(data.metadata),
-            type=data.type,
-            status=data.status,
-            input=check.payload(item.input, _BODY, "input", arrays=True),
-            output=output,
-            metadata=data.metadata,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            rev=read_rev(data.metadata),
+            start_ns=check.timestamp(item.start_time, _BODY, "start_time") or 0,
+            **_read(item, check),
         )
+        if row.end_ns is not None and row.end_ns < row.start_ns:
+            check.say(_BODY, "end_time", END_BEFORE_START, "range")
         check.finish()
+    row.rev = read_rev(row.metadata)
+    row.input_tokens, row.output_tokens = read_usage(row.metadata, row.output)
     return row
 
 
@@ -149,21 +132,12 @@ def decode_patch(body: bytes) -> SpanPatch:
         body, marker = json_text.mark_unsafe(body)
         item = decode_json(_decode_patch, body)
         check = Checks(marker, has_long_number=json_text.has_long_number(body))
-        data = _say(check.payload(item.data, _BODY, "data", arrays=True))
         patch = SpanPatch(
             trace_id=check.identity(item.trace_id, _BODY, "trace_id", TRACE_ID_MAX),
-            parent_id=check.identity(item.parent_id or None, _BODY, "parent_id", ID_MAX),
-            task_id=check.identity(item.task_id or None, _BODY, "task_id", TASK_ID_MAX)
-            or read_task_id(data.metadata),
             name=check.optional(item.name),
             start_ns=check.timestamp(item.start_time, _BODY, "start_time"),
-            end_ns=check.timestamp(item.end_time, _BODY, "end_time"),
-            type=data.type,
-            status=data.status,
-            input=check.payload(item.input, _BODY, "input", arrays=True),
-            output=check.payload(item.output, _BODY, "output", arrays=True),
-            metadata=data.metadata,
             merges_metadata=True,
+            **_read(item, check),
         )
         check.finish()
     return patch
@@ -211,6 +185,23 @@ def _all_422() -> Generator[None]:
         yield
     except InvalidRequestError as error:
         raise InvalidRequestError(422, error.details) from None
+
+
+def _read(item: _Fields, check: Checks) -> dict[str, Any]:
+    """Return what a Create and a Patch say alike, by the names of a row's fields."""
+    data = _say(check.payload(item.data, _BODY, "data", arrays=True))
+    # An empty text is how some senders write "none"; nothing can have that id.
+    task_id = check.identity(item.task_id or None, _BODY, "task_id", TASK_ID_MAX)
+    return {
+        "parent_id": check.identity(item.parent_id or None, _BODY, "parent_id", ID_MAX),
+        "task_id": task_id or read_task_id(data.metadata),
+        "end_ns": check.timestamp(item.end_time, _BODY, "end_time"),
+        "type": data.type,
+        "status": data.status,
+        "input": check.payload(item.input, _BODY, "input", arrays=True),
+        "output": check.payload(item.output, _BODY, "output", arrays=True),
+        "metadata": data.metadata,
+    }
 
 
 def _say(data: bytes | None) -> _Said:
