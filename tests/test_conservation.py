@@ -365,7 +365,7 @@ def losing_from_list(owner: Any, name: str) -> Patch:
 
 def forgetting_held_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A START that is settled frees nothing, once."""
-    method, is_done = Backlog.settle_starts, False
+    method, is_done = Backlog.settle, False
 
     def mutant(self: Backlog, starts: Any) -> None:
         nonlocal is_done
@@ -375,7 +375,7 @@ def forgetting_held_ends(monkeypatch: pytest.MonkeyPatch) -> None:
             self._held.popitem()
         method(self, some)
 
-    monkeypatch.setattr(Backlog, "settle_starts", mutant)
+    monkeypatch.setattr(Backlog, "settle", mutant)
 
 
 def forgetting_a_flight(monkeypatch: pytest.MonkeyPatch) -> None:

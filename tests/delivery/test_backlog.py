@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from hypothesis import settings
@@ -132,7 +132,7 @@ def test_an_end_waits_for_its_start_and_for_no_other() -> None:
     assert [ids(batch.ends) for batch in take_all_due(backlog, 1.0)] == [["b"]]
     assert backlog.queued == 1
     assert not backlog.is_empty
-    backlog.settle_starts(sent.starts)
+    backlog.settle(sent.starts)
     assert [ids(batch.ends) for batch in take_all_due(backlog, 1.0)] == [["a"]]
 
 
@@ -149,7 +149,7 @@ def test_an_end_waits_while_its_start_is_retried() -> None:
     again = backlog.take(5.0)
     assert again is sent
     assert backlog.take(5.0) is None
-    backlog.settle_starts(again.starts)
+    backlog.settle(again.starts)
     last = backlog.take(5.0)
     assert last is not None
     assert ids(last.ends) == ["a"]
@@ -167,7 +167,7 @@ def test_held_ends_leave_in_the_order_they_came() -> None:
     assert ids(sent.starts) == ["a", "b", "c"]
     assert ids(sent.ends) == ["x"]
     backlog.add_end(end("y", 0.2))
-    backlog.settle_starts(sent.starts)
+    backlog.settle(sent.starts)
     last = backlog.take(0.2)
     assert last is not None
     assert ids(last.ends) == ["a", "b", "c", "y"]
@@ -182,7 +182,7 @@ def test_an_end_that_was_held_is_due_by_its_own_age() -> None:
     assert sent is not None
     backlog.add_end(end("a", 1.0))
     backlog.add_end(end("b", 1.05))
-    backlog.settle_starts(sent.starts)
+    backlog.settle(sent.starts)
     assert backlog.due_in_s(1.06) == 1.1 - 1.06
     assert backlog.take(1.1) is not None
 
@@ -274,7 +274,9 @@ def test_spans_beyond_their_age_are_given_up_wherever_they_wait() -> None:
     backlog.add_end(end("old", 1.0))
     backlog.add_end(end("a", 2.0))
     backlog.add_end(end("new", 5.0))
-    assert sorted(ids(backlog.take_expired(11.0))) == ["a", "old", "parked old"]
+    expired = backlog.take_expired(11.0)
+    assert sorted(ids(expired)) == ["a", "old", "parked old"]
+    backlog.settle(expired)
     # Its START is gone: the END of `a` is free, and expires in its turn.
     assert sorted(ids(backlog.take_expired(12.0))) == ["a"]
     assert backlog.queued == 2
@@ -311,7 +313,7 @@ def test_an_end_knows_whether_its_start_is_stored() -> None:
     backlog.add_start(start("begun"))
     (batch,) = take_all_due(backlog, 1.0)
     backlog.note_stored(batch.starts[0])
-    backlog.settle_starts(batch.starts)
+    backlog.settle(batch.starts)
     first, other = end("begun"), end("other")
     backlog.add_end(first)
     backlog.add_end(other)
@@ -322,6 +324,24 @@ def test_an_end_knows_whether_its_start_is_stored() -> None:
     backlog.note_stored(first)
     (batch,) = take_all_due(backlog, 1.0)
     assert not batch.started
+
+
+def test_versions_of_a_span_leave_in_turn_where_the_last_one_wins() -> None:
+    """K3, P6: a retry of the older one never overwrites the newer one."""
+    backlog = make_backlog(in_turn=True, linger_s=0.0)
+    versions = [end("a") for _ in range(3)]
+    for version in versions:
+        backlog.add_end(version)
+    backlog.add_end(end("b"))
+    (batch,) = take_all_due(backlog, 1.0)
+    assert ids(batch.ends) == ["a", "b"]
+    backlog.park(batch)
+    for version in versions:
+        (batch,) = take_all_due(backlog, 1.0)
+        assert batch.ends[0] is version
+        assert backlog.queued == len(versions) - 1 - versions.index(version)
+        backlog.settle(batch.ends)
+    assert backlog.is_empty
 
 
 def test_spans_that_never_end_are_not_remembered_for_ever() -> None:
@@ -343,6 +363,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
     wants_every_start = False
     start_delay_s: float | None = None
+    in_turn = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -352,22 +373,29 @@ class BacklogMachine(RuleBasedStateMachine):
             max_age_s=3.0,
             start_delay_s=self.start_delay_s,
             wants_every_start=self.wants_every_start,
+            in_turn=self.in_turn,
         )
         self.inside: Counter[int] = Counter()
         self.records: dict[int, SpanRecord] = {}
         self.flying: list[Batch] = []
         self.opened: list[str] = []
         self.started: set[str] = set()
+        # ENDs without an answer, by span, in the order in which they came.
+        self.unanswered: defaultdict[str, list[SpanRecord]] = defaultdict(list)
         self.number = 0
 
     def enter(self, record: SpanRecord) -> SpanRecord:
         self.inside[id(record)] += 1
         self.records[id(record)] = record
+        if record.is_end:
+            self.unanswered[record.id].append(record)
         return record
 
     def leave(self, records: list[SpanRecord]) -> None:
         for record in records:
             self.inside[id(record)] -= 1
+            if record.is_end:
+                self.unanswered[record.id].remove(record)
             assert self.inside[id(record)] == 0, f"{record.id} left twice"
 
     @rule()
@@ -387,6 +415,13 @@ class BacklogMachine(RuleBasedStateMachine):
     def finish_without_start(self, size: int) -> None:
         self.number += 1
         self.backlog.add_end(self.enter(end(f"s{self.number}", self.now_s, size=size)))
+
+    @precondition(lambda self: self.number)
+    @rule(data=st.data())
+    def finish_again(self, data: st.DataObject) -> None:
+        name = f"s{data.draw(st.integers(1, self.number))}"
+        if name not in self.opened:
+            self.leave(self.backlog.add_end(self.enter(end(name, self.now_s))))
 
     @precondition(lambda self: self.opened)
     @rule(data=st.data())
@@ -418,6 +453,8 @@ class BacklogMachine(RuleBasedStateMachine):
             )
             assert not open_keys & {(r.trace_id, r.id) for r in batch.ends}, "END beside its START"
         assert {r.id for r in batch.started} == {r.id for r in batch.ends} & self.started
+        if self.in_turn:
+            assert all(r is self.unanswered[r.id][0] for r in batch.ends), "out of turn"
         batch.attempts += 1
         self.flying.append(batch)
 
@@ -430,7 +467,7 @@ class BacklogMachine(RuleBasedStateMachine):
             self.backlog.note_stored(record)
         self.started |= {r.id for r in batch.starts}
         self.started -= {r.id for r in batch.ends}
-        self.backlog.settle_starts(batch.starts)
+        self.backlog.settle(batch.records)
 
     @precondition(lambda self: self.flying)
     @rule(data=st.data(), wait_s=st.sampled_from([0.0, 0.3, 5.0]))
@@ -448,6 +485,7 @@ class BacklogMachine(RuleBasedStateMachine):
             if record.is_end:
                 self.backlog.note_ended(record)
                 self.started.discard(record.id)
+        self.backlog.settle(expired)
 
     @invariant()
     def ended_spans_are_counted_where_they_are(self) -> None:
@@ -476,6 +514,12 @@ class EveryStartMachine(BacklogMachine):
     wants_every_start = True
 
 
+class InTurnMachine(BacklogMachine):
+    """The same where no version of a span may overtake another."""
+
+    in_turn = True
+
+
 _FEW = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestBacklog = BacklogMachine.TestCase
 TestBacklog.settings = _FEW
@@ -483,3 +527,5 @@ TestDelayedStarts = DelayedStartsMachine.TestCase
 TestDelayedStarts.settings = _FEW
 TestEveryStart = EveryStartMachine.TestCase
 TestEveryStart.settings = _FEW
+TestInTurn = InTurnMachine.TestCase
+TestInTurn.settings = _FEW

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,6 +36,7 @@ from everyspan.queue.span_queue import AsyncSpanQueue
 from tests.agentex_backend import LOST, AgentexBackend
 from tests.backend import Answer, Request
 from tests.records import T0_NS, end, make_span, start
+from tests.serving import serving
 from tests.waiting import wait_until
 
 VARIABLES = (
@@ -483,17 +485,21 @@ def test_an_end_that_comes_again_changes_nothing(backend: AgentexBackend) -> Non
     assert json.dumps(backend.spans["a"]) == stored
 
 
-def test_a_later_version_of_an_end_is_stored(backend: AgentexBackend) -> None:
-    """P6: an agent that ends a span twice means the second."""
-    sender = Sender(backend)
-    span = make_span("a", output={"r": 1})
-    sender.end(span)
-    assert sender.queue.flush_sync(20)
-    span.output = {"r": 2}
-    sender.end(span)
-    assert sender.queue.shutdown_sync(20)
-    assert backend.spans["a"]["output"] == {"r": 2}
-    assert sender.stats.delivered == 2
+@pytest.mark.parametrize("lost", [(), (1,), (1, 2), (1, 2, 3), (2, 3)])
+@pytest.mark.parametrize("stores", [True, False])
+def test_the_last_version_of_an_end_wins(
+    no_backoff: None, lost: tuple[int, ...], stores: bool
+) -> None:
+    """P6, K3: an agent that ends a span again means the last; no retry of an older one wins."""
+    with AgentexBackend(lose(*lost, fault=Answer(then="lose", stores=stores))) as backend:
+        sender = Sender(backend)
+        span = make_span("a")
+        for number in range(5):
+            span.output = {"r": number}
+            sender.end(span)
+        assert sender.queue.shutdown_sync(20)
+        assert backend.spans["a"]["output"] == {"r": 4}
+        assert (sender.stats.delivered, sender.stats.dropped_total) == (5, 0)
 
 
 def test_a_backend_that_contradicts_itself_is_asked_again_later() -> None:
@@ -749,3 +755,32 @@ def test_two_loops_alive_at_once_share_nothing(backend: AgentexBackend) -> None:
         loop.run_until_complete(processor.close())
         loop.close()
     assert len(backend.spans) == 6
+
+
+# -- our own server
+
+
+def test_our_server_gets_complete_traces(no_backoff: None) -> None:
+    """`agx:A2`, P11: STARTs and ENDs by this API; read back by it, and complete."""
+    with serving() as base_url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AGENTEX_BASE_URL", base_url)
+        processor = AgentexAsyncTracingProcessor(CONFIG)
+        queue = AsyncSpanQueue(
+            settings=load_settings(linger_ms=0, start_delay_ms=0), own_homes=True
+        )
+        spans = [make_span(f"s{n}", end_ns=None, input={"n": n}) for n in range(30)]
+        for span in spans:
+            queue.enqueue("start", span, [processor])
+        wait_until(lambda: queue.stats().destinations[0].start_writes > 10)
+        for number, span in enumerate(spans):
+            span.end_ns, span.output = T0_NS + 10**9, {"n": number}
+            span.data = [{"n": number}] if number % 2 else {"n": number}
+            queue.enqueue("end", span, [processor])
+        assert queue.shutdown_sync(20)
+        with urllib.request.urlopen(f"{base_url}/spans?trace_id=trace-1&limit=1000") as reply:
+            stored = json.load(reply)
+    assert {span["id"]: span["output"] for span in stored} == {s.id: s.output for s in spans}
+    records = [span["data"]["__everyspan__"] for span in stored]
+    assert sorted(record["n"] for record in records) == [*range(1, 31)]
+    assert [record["total"] for record in records if "total" in record] == [30]
+    assert {span["data"].get("n", 0) % 2 for span in stored} == {0}

@@ -2,8 +2,8 @@
 
 K1  A lone span leaves `linger_s` after it came; a full batch leaves at once (`trace:Q12`, `Q24`).
 K2  No batch holds more than `batch_size` spans, nor more than `batch_bytes` unless it is one span.
-K3  An END waits while a START of its span waits or is on its way (`trace:Q2`, `Q4`, D5); other
-    spans never wait for it (D29).
+K3  An END waits while a START of its span waits or is on its way (`trace:Q2`, `Q4`, D5); `in_turn`
+    also while an earlier END of it is. Other spans never wait for it (D29).
 K4  A START is written only if its span is still open `start_delay_s` later; one whose END has come
     is forgotten, unless the destination wants every START.
 K5  Every record that comes in is in exactly one place until `take` hands it out; what was handed
@@ -70,7 +70,13 @@ class Batch:
 
 
 class Backlog:
-    """See the module text; `wants_every_start` is for a user's own processor."""
+    """See the module text.
+
+    Args:
+        wants_every_start: For a user's own processor.
+        in_turn: For a destination where whatever comes last wins, so that no version of a span may
+            overtake another.
+    """
 
     def __init__(
         self,
@@ -81,6 +87,7 @@ class Backlog:
         max_age_s: float,
         start_delay_s: float | None = None,
         wants_every_start: bool = False,
+        in_turn: bool = False,
     ) -> None:
         self.batch_size = batch_size
         self.batch_bytes = batch_bytes
@@ -88,12 +95,13 @@ class Backlog:
         self.max_age_s = max_age_s
         self.start_delay_s = start_delay_s
         self.wants_every_start = wants_every_start
+        self.in_turn = in_turn
         self._starts: deque[SpanRecord] = deque()
         self._ends: deque[SpanRecord] = deque()
         self._bytes = 0
         # In order of their age, since the delay is the same for all.
         self._delayed: dict[SpanKey, SpanRecord] = {}
-        # How many STARTs of a span wait, are parked or in flight: one, as a rule.
+        # How many versions of a span that its next waits for are here or in flight: one, as a rule.
         self._unsettled: dict[SpanKey, int] = {}
         self._held: dict[SpanKey, list[SpanRecord]] = {}
         self._parked: list[Batch] = []
@@ -121,17 +129,17 @@ class Backlog:
 
     def add_end(self, record: SpanRecord) -> list[SpanRecord]:
         """Take an END; return the STARTs that it made needless."""
-        if not self._delayed and not self._unsettled:
-            self._ends.append(record)
-            self._bytes += record.size_bytes
-            return []
-        key = _key(record)
-        needless = self._forget_start(key)
-        if key in self._unsettled:
-            self._held.setdefault(key, []).append(record)
-        else:
-            self._ends.append(record)
-            self._bytes += record.size_bytes
+        needless: list[SpanRecord] = []
+        if self._delayed or self._unsettled or self.in_turn:
+            key = _key(record)
+            needless = self._forget_start(key)
+            if key in self._unsettled:
+                self._held.setdefault(key, []).append(record)
+                return needless
+            if self.in_turn:
+                self._unsettled[key] = 1
+        self._ends.append(record)
+        self._bytes += record.size_bytes
         return needless
 
     def park(self, batch: Batch) -> list[SpanRecord]:
@@ -142,16 +150,25 @@ class Backlog:
             batch.starts = [start for start in batch.starts if _key(start) not in self._held]
         if len(batch):
             self._parked.append(batch)
-        self.settle_starts(needless)
+        self.settle(needless)
         return needless
 
-    def settle_starts(self, starts: Iterable[SpanRecord]) -> None:
-        """Note that these STARTs are stored or given up: their ENDs may leave (K3)."""
+    def settle(self, records: Iterable[SpanRecord]) -> None:
+        """Note that these are stored or given up: the ENDs that wait for them may leave (K3)."""
         freed: list[SpanRecord] = []
-        for start in starts:
-            key = _key(start)
-            if self._is_settled_with(key):
-                freed += self._held.pop(key, ())
+        for record in records:
+            if record.is_end and not self.in_turn:
+                continue
+            key = _key(record)
+            if not self._is_settled_with(key):
+                continue
+            ends = self._held.pop(key, [])
+            if self.in_turn and ends:
+                self._unsettled[key] = 1
+                if len(ends) > 1:
+                    self._held[key] = ends[1:]
+                ends = ends[:1]
+            freed += ends
         if not freed:
             return
         self._bytes += sum(end.size_bytes for end in freed)
@@ -162,7 +179,7 @@ class Backlog:
         self._ends.extendleft(sorted(freed, key=_seq, reverse=True))
 
     def note_stored(self, record: SpanRecord) -> None:
-        """Note that a record is stored; who waits for its START is told by `settle_starts`."""
+        """Note that a record is stored; who waits for it is told by `settle`."""
         if record.is_end:
             self.note_ended(record)
             return
@@ -188,7 +205,7 @@ class Backlog:
         return batch
 
     def take_expired(self, now_s: float) -> list[SpanRecord]:
-        """Remove and return the records older than `max_age_s`."""
+        """Remove and return the records older than `max_age_s`; to be settled by the caller."""
         limit_s = now_s - self.max_age_s
         expired: list[SpanRecord] = []
         for waiting in (self._starts, self._ends):
@@ -203,7 +220,6 @@ class Backlog:
                 batch.starts = [r for r in batch.starts if r.offered_s > limit_s]
                 batch.ends = [r for r in batch.ends if r.offered_s > limit_s]
         self._parked = [batch for batch in self._parked if len(batch)]
-        self.settle_starts(record for record in expired if not record.is_end)
         return expired
 
     def take_all(self) -> list[SpanRecord]:

@@ -21,9 +21,9 @@ class Exporter(Protocol):
     example: it gets a thread of its own, wherever its queue runs.
     `start_delay_s` is when it is told of a span that is still open, unless a setting says
     otherwise; None for never. `hint` is what to tell a person when it cannot be reached.
-    `one_by_one` is True where every span is a request of its own: the lane hands over single
-    spans, so that it counts and paces requests. `concurrency` is how many exports may be under way,
-    unless a setting says otherwise.
+    `one_by_one` is True where every span is a request of its own and the last one wins: the lane
+    hands over single spans, so that it counts and paces requests, and a span's versions in turn.
+    `concurrency` is how many exports may be under way, unless a setting says otherwise.
     """
 
     name: str

@@ -109,6 +109,7 @@ class Lane:
             max_age_s=settings.max_age_s,
             start_delay_s=start_delay_s,
             wants_every_start=exporter.wants_every_start,
+            in_turn=exporter.one_by_one,
         )
         self._limiter = Limiter(settings.concurrency or exporter.concurrency)
         self._in_flight: dict[int, Batch] = {}
@@ -253,7 +254,7 @@ class Lane:
             self._count_loss(record, reason, count)
         else:
             self.account.lost_starts += 1
-            self._backlog.settle_starts([record])
+        self._backlog.settle([record])
         self._settled(record)
 
     def _count_loss(self, record: SpanRecord, reason: str, count: Callable[[str], None]) -> None:
@@ -344,8 +345,8 @@ class Lane:
                 self.account.start_writes += 1
             self._backlog.note_stored(record)
             self._settled(record)
-        self._backlog.settle_starts(
-            start for position, start in enumerate(batch.starts) if position not in failed
+        self._backlog.settle(
+            record for position, record in enumerate(records) if position not in failed
         )
         for position, failure in failed.items():
             record = records[position]
