@@ -563,3 +563,29 @@ async def test_a_destination_that_comes_during_a_flush_is_flushed_later() -> Non
     assert await queue.flush(10)
     assert recorder.log == [("end", "a")]
     await queue.shutdown(10)
+
+
+async def test_shutdowns_at_once_all_hear_what_was_given_up() -> None:
+    """P1: by one of them; what came only afterwards is no loss of theirs."""
+    started = asyncio.Event()
+
+    async def stuck(spans: Sequence[Span]) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    queue = AsyncSpanQueue(linger_ms=0)
+    processor = batched(on_end=stuck)
+    queue.enqueue(END, make_span(), [processor])
+    await asyncio.wait_for(started.wait(), 10)
+    shutdowns = [asyncio.ensure_future(queue.shutdown(timeout)) for timeout in (0.05, 0.1)]
+    await settle()
+    queue.enqueue(END, make_span(), [processor])
+    first, second = await asyncio.gather(*shutdowns)
+    assert {name: dict(left) for name, left in first.left.items()} == {
+        "AsyncMock": {"no answer yet": 1}
+    }
+    assert {name: dict(left) for name, left in second.left.items()} == {
+        "AsyncMock": {"shutdown": 1}
+    }
+    assert await queue.shutdown(), "nothing more was lost"
+    assert await queue.flush(), "nor is it told again"

@@ -386,11 +386,18 @@ class AsyncSpanQueue:
                     lane.hurries -= 1
                 reasons = lane.reasons(waiter.seq_max)
                 if stop:
+                    if reasons:
+                        self._intake.waiters.gave_up(lane, sum(reasons.values()))
                     lane.give_up(SHUTDOWN)
                     self._gate.after.append(lane.stop)
-                for reason, spans in lane.new_losses(waiter.hurried.get(lane, {})).items():
-                    if not (stop and reason == SHUTDOWN):
-                        reasons[reason] = reasons.get(reason, 0) + spans
+                losses = lane.new_losses(waiter.hurried.get(lane, {}))
+                if stop:
+                    # Ours have their reasons above; others came too late, after this call.
+                    losses.pop(SHUTDOWN, None)
+                    if lane in waiter.given_up:
+                        losses[SHUTDOWN] = waiter.given_up[lane]
+                for reason, spans in losses.items():
+                    reasons[reason] = reasons.get(reason, 0) + spans
                 if reasons:
                     left[lane.account.name] = MappingProxyType(reasons)
         if stop:

@@ -18,15 +18,17 @@ class Waiter:
 
     `remaining` counts those spans; None waits until nothing at all is held. `hurried` are the lanes
     that were there when the waiting began, each with the losses that somebody had heard of by then.
+    `given_up` counts spans that another waiter gave up meanwhile, by lane.
     """
 
-    __slots__ = ("call", "hurried", "remaining", "seq_max")
+    __slots__ = ("call", "given_up", "hurried", "remaining", "seq_max")
 
     def __init__(self, seq_max: int, remaining: int | None, call: Callable[[], object]) -> None:
         self.seq_max = seq_max
         self.remaining = remaining
         self.call = call
         self.hurried: dict[Lane, Mapping[str, int]] = {}
+        self.given_up: dict[Lane, int] = {}
 
 
 class Latch:
@@ -69,6 +71,11 @@ class Waiters:
         """Forget a waiter, called or not; inside the gate."""
         if waiter in self._waiters:
             self._waiters.remove(waiter)
+
+    def gave_up(self, lane: Lane, spans: int) -> None:
+        """Tell those who wait that one who waits no more gave up spans; inside the gate."""
+        for waiter in self._waiters:
+            waiter.given_up[lane] = waiter.given_up.get(lane, 0) + spans
 
     def settled(self, record: SpanRecord) -> None:
         """Note that a lane holds a record no more; inside the gate."""
