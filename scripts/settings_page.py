@@ -13,7 +13,7 @@ Written by `make docs` from the rows of `src/everyspan/config.py`; change those.
 
 An argument of `everyspan.configure()` beats the environment, which beats the default. A number
 below its minimum is raised to it. Garbage raises from an argument; in the environment it warns once
-and the default holds. Empty text counts as unset.
+and the default holds. Empty text counts as unset. `everyspan doctor` shows what is in force here.
 """
 
 

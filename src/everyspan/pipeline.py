@@ -130,7 +130,7 @@ def configure(
     """
     in_force = load_settings(**settings)
     is_off = load_environment().disabled
-    chosen = () if is_off else (destinations or _default_destinations())
+    chosen = () if is_off else (destinations or default_destinations())
     processors = _build_all(chosen, in_force)
     _replace(Pipeline(processors, configs=chosen, settings=in_force, mask=mask))
 
@@ -152,7 +152,7 @@ def add_tracing_processor_config(processor_config: TracingProcessorConfig) -> No
     global _current
     with _lock:
         pipe = current()
-        processor = _build(processor_config, pipe.settings)
+        processor = build(processor_config, pipe.settings)
         _note_repeat(processor_config, pipe.configs)
         if _diversions:
             return
@@ -301,7 +301,8 @@ def _replace(pipe: Pipeline) -> None:
         before.queue.close_soon(keep=lambda: current().processors)
 
 
-def _default_destinations() -> list[Destination]:
+def default_destinations() -> list[Destination]:
+    """Return what `configure()` without arguments sends to, by the environment."""
     environment = load_environment()
     if environment.sgp_api_key and environment.sgp_account_id:
         from everyspan.processors.sgp import SGPTracingProcessorConfig
@@ -323,7 +324,7 @@ def _default_destinations() -> list[Destination]:
 def _build_all(configs: Sequence[Destination], settings: Settings) -> list[Processor | Exporter]:
     for position, config in enumerate(configs):
         _note_repeat(config, configs[:position])
-    return [_build(config, settings) for config in configs]
+    return [build(config, settings) for config in configs]
 
 
 def _note_repeat(config: Destination, others: Sequence[Destination]) -> None:
@@ -333,7 +334,12 @@ def _note_repeat(config: Destination, others: Sequence[Destination]) -> None:
         complain("%s", text, cause=text, level=logging.WARNING)
 
 
-def _build(destination: Destination, settings: Settings) -> Processor | Exporter:
+def build(destination: Destination, settings: Settings) -> Processor | Exporter:
+    """Return the processor of a destination; it has connected to nothing yet.
+
+    Raises:
+        SettingsError: It is none; the text says why.
+    """
     # The HTTP client is loaded only where a destination needs it (P10).
     if isinstance(destination, AsyncTracingProcessor | SyncTracingProcessor):
         return destination.destination if isinstance(destination, SyncFace) else destination

@@ -18,6 +18,7 @@ from everyspan.errors import EverySpanError
 COMMANDS = {
     "audit": "everyspan.cli.audit:audit",
     "demo": "everyspan.cli.demo:demo",
+    "doctor": "everyspan.cli.doctor:doctor",
     "serve": "everyspan.cli.serve:serve",
     "traces": "everyspan.cli.traces:traces",
 }

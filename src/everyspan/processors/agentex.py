@@ -58,6 +58,8 @@ DEFAULT_BASE_URL = "http://localhost:5003"
 """`agx` §1."""
 
 PATH = "/spans"
+PROBE_PATH = PATH + "?trace_id=everyspan-doctor&limit=1"
+"""A list (`agx` §3) that is empty."""
 
 CONCURRENCY = 64
 """Requests in flight at once, unless a setting says otherwise. One carries one span, so it takes
@@ -136,6 +138,14 @@ class AgentexAsyncTracingProcessor(BuiltinProcessor):
             if result is not None
         }
 
+    async def probe(self) -> Reply:
+        """Ask what changes nothing and shows whether the backend is there and takes the key.
+
+        Raises:
+            RetryableExportError: No usable answer came.
+        """
+        return await self._http.request("GET", PROBE_PATH, headers=_agent_headers())
+
     def connections(self) -> int:
         """Return how many connections were opened so far."""
         return self._http.connections
@@ -184,12 +194,16 @@ class AgentexAsyncTracingProcessor(BuiltinProcessor):
 
     async def _request(self, record: SpanRecord, *, is_update: bool, names_task: bool) -> Reply:
         body = encode_span(record, is_update=is_update, names_task=names_task, name=self.name)
-        # Registration sets the key while the agent runs (`agx` §1).
-        api_key = load_agent_api_key()
-        headers = {"x-agent-api-key": api_key} if api_key else None
+        headers = _agent_headers()
         if not is_update:
             return await self._http.request("POST", PATH, body, headers=headers)
         return await self._http.request("PATCH", _path_of(record.id), body, headers=headers)
+
+
+def _agent_headers() -> dict[str, str] | None:
+    # Registration sets the key while the agent runs (`agx` §1).
+    api_key = load_agent_api_key()
+    return {"x-agent-api-key": api_key} if api_key else None
 
 
 def parse_headers(text: str) -> dict[str, str]:

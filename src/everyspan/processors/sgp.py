@@ -48,7 +48,7 @@ from everyspan.processors.wire import (
     with_members,
 )
 from everyspan.transport.client import HttpClients
-from everyspan.transport.reply import to_error
+from everyspan.transport.reply import Reply, to_error
 
 DEFAULT_BASE_URL = "https://api.egp.scale.com"
 """`sgp` §1, environment `production`."""
@@ -57,6 +57,10 @@ LOCAL_START_DELAY_S = 1.0
 """DESIGN: when an open span shows in the local page; chosen, not measured."""
 
 BATCH_PATH = "/v5/spans/batch"
+PROBE_PATH = "/v5/spans/search?limit=1"
+PROBE_BODY = b'{"trace_ids":["everyspan-doctor"]}'
+"""A search (`sgp` §7) that finds nothing."""
+
 ITEMS_MAX = 1000
 """`sgp:X2`."""
 
@@ -170,6 +174,16 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
         if error is not None:
             raise error
         return {}
+
+    async def probe(self) -> Reply:
+        """Ask what changes nothing and shows whether the backend is there and takes the key.
+
+        Raises:
+            RetryableExportError: No usable answer came.
+        """
+        if self.only_everyspan:
+            return await self._http.request("GET", "/healthz")
+        return await self._http.request("POST", PROBE_PATH, PROBE_BODY)
 
     def connections(self) -> int:
         """Return how many connections were opened so far."""
