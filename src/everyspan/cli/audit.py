@@ -156,8 +156,8 @@ def _is_finding(row: _Row, *, live: bool) -> bool:
 def _report(rows: list[_Row], shown: list[_Row], *, scope: str, whose: str) -> Text:
     from rich.text import Text
 
-    from everyspan.cli.text import plural, visible
     from everyspan.cli.tree import render_verdict
+    from everyspan.model.text import plural, visible
 
     text = Text()
     worst_first = list(State)

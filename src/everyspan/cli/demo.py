@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import rich_click as click
 
 from everyspan.cli.options import print_json, print_text
-from everyspan.cli.text import duration, plural
 from everyspan.errors import EverySpanError
+from everyspan.model.text import duration, plural
 
 if TYPE_CHECKING:
     from everyspan import DestinationStats

@@ -16,8 +16,8 @@ from typing import Any, Self
 
 import httpx2
 
-from everyspan.cli.text import visible
 from everyspan.errors import EverySpanError
+from everyspan.model.text import visible
 from everyspan.transport.client import LOOPBACK_HOSTS
 
 DEFAULT_URL = "http://127.0.0.1:5003"

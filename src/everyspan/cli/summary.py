@@ -8,8 +8,8 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from everyspan.cli.reader import SpanReader
-from everyspan.cli.usage import TokenTotal
 from everyspan.model.completeness import Tally, Verdict, timestamp_s
+from everyspan.model.usage import TokenTotal
 
 TRACES_IN_SEARCH_MAX = 50
 

@@ -71,7 +71,7 @@ def show(url: str | None, as_json: bool, trace_id: str) -> None:
     with open_reader(url) as reader:
         spans = list(reader.search({"trace_ids": [trace_id]}))
         if not spans:
-            from everyspan.cli.text import visible
+            from everyspan.model.text import visible
 
             click.echo(f"everyspan: {reader.whose} has no trace {visible(trace_id)}", err=True)
             raise SystemExit(1)
@@ -143,8 +143,8 @@ def _table(found: list[TraceSummary]) -> Text:
     from rich.cells import cell_len
     from rich.text import Text
 
-    from everyspan.cli.text import age, duration, visible
     from everyspan.cli.tree import VERDICT_STYLES
+    from everyspan.model.text import age, duration, visible
 
     now_s = time.time()
     heading = ("TRACE", "AGE", "DURATION", "SPANS", "TOKENS", "STATUS", "COMPLETENESS", "NAME")

@@ -13,10 +13,10 @@ from typing import Any
 
 from rich.text import Text
 
-from everyspan.cli.text import duration, plural, visible
-from everyspan.cli.usage import Tokens, TokenTotal, tokens_of
 from everyspan.model.completeness import State, Verdict, assess, is_abandoned, timestamp_s
 from everyspan.model.span import SPAN_ERROR_KEY
+from everyspan.model.text import duration, plural, visible
+from everyspan.model.usage import Tokens, TokenTotal, tokens_of
 
 INDENT_LEVELS_MAX = 20
 NAME_CHARS_MAX = 120

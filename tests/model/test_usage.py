@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from everyspan.cli.usage import Tokens, TokenTotal, tokens_of
+from everyspan.model.usage import Tokens, TokenTotal, tokens_of
 
 CALL = {"output": {"usage": {"prompt_tokens": 10, "completion_tokens": 2}}}
 TURN = {"metadata": {"usage": {"input_tokens": 100, "output_tokens": 20}}}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everyspan.cli.text import age, duration, plural, visible
+from everyspan.model.text import age, duration, plural, visible
 
 
 @given(st.text(st.characters(codec=None)))
