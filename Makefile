@@ -12,7 +12,7 @@ help:
 	@echo 'make demo    watch a real agent being traced, about 30 seconds'
 	@echo 'make test    run the tests here, then those of the SDK on Python $(OTHER_PYTHONS) where installed'
 	@echo 'make check   format, lint and types'
-	@echo 'make docs    renew the pages that are written from the source'
+	@echo 'make docs    renew the pages written from the source, build the guide into build/docs'
 	@echo 'make bench   measure against the promises and against others (benchmarks/)'
 	@echo 'make lock    renew the lock files from pyproject.toml (needs uv)'
 	@echo 'make clean   remove what these made'
@@ -37,8 +37,14 @@ check: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# What makes a site of the guide, apart from .venv, since nothing else needs it.
 docs: venv
 	$(BIN)/python scripts/settings_page.py > docs/settings.md
+	$(BIN)/python scripts/api_page.py > docs/api.md
+	$(BIN)/python -m tests.rules
+	@scripts/venv '$(PYTHON)' .venv-docs docs/requirements.lock
+	rm -rf build/docs
+	.venv-docs/bin/zensical build --clean --strict
 
 bench: peers
 	.venv-peers/bin/python -m benchmarks
@@ -50,7 +56,8 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 lock:
 	$(COMPILE) --upgrade pyproject.toml --extra all --output-file requirements.lock
 	$(COMPILE) --upgrade pyproject.toml benchmarks/requirements.in --output-file benchmarks/requirements.lock
+	$(COMPILE) --upgrade docs/requirements.in --output-file docs/requirements.lock
 
 clean:
-	rm -rf .venv .venv-3.* .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .venv-3.* .venv-peers .venv-docs .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

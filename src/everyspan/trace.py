@@ -50,16 +50,7 @@ class _Block(span, kw_only=True, eq=False):
 
 
 class _Spans:
-    """What both kinds of trace do.
-
-    Args:
-        processors: Who gets the spans; None for the destinations of the process.
-        client: An AgentEx API client, only to read spans back.
-        trace_id: A falsy one makes a trace that records nothing.
-
-    Raises:
-        SettingsError: The id is no text, or the queue none.
-    """
+    """What both kinds of trace do; made with the arguments of `AsyncTrace`."""
 
     def __init__(
         self,
@@ -178,7 +169,16 @@ def _plain(value: Any) -> Any:
 
 
 class Trace(_Spans):
-    """One trace, for code that does not await; see `_Spans` for the arguments."""
+    """One trace, for code that does not await.
+
+    Args:
+        processors: Who gets the spans; None for the destinations of the process.
+        client: An AgentEx API client, only to read spans back.
+        trace_id: A falsy one makes a trace that records nothing.
+
+    Raises:
+        SettingsError: The id is no text.
+    """
 
     def __init__(
         self,
@@ -227,10 +227,13 @@ class Trace(_Spans):
 
 
 class AsyncTrace(_Spans):
-    """One trace, for code that awaits; see `_Spans` for the arguments.
+    """One trace, for code that awaits; its arguments are those of `Trace`, and one more.
 
     Args:
         span_queue: Carries the spans instead of the queue of the process.
+
+    Raises:
+        SettingsError: The id is no text, or the queue none.
     """
 
     async def start_span(

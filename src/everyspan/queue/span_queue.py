@@ -54,10 +54,10 @@ Lanes = tuple[Lane, ...]
 
 
 class AsyncSpanQueue:
-    """See the module text.
+    """Takes spans from any thread and sends them in batches; see the module text for promises.
 
     Args:
-        batch_size, linger_ms, max_size, max_retries, concurrency: As in `everyspan.config`.
+        batch_size, linger_ms, max_size, max_retries, concurrency: The settings of these names.
         settings: All of them, instead of the five.
         own_homes: Run on threads of everyspan only: the exporter thread, and one more for each
             user's processor, so that one that blocks costs only itself.

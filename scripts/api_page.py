@@ -1,0 +1,168 @@
+"""Print docs/api.md from the public names' docstrings; `make docs` writes it, a test holds it."""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+HEAD = """\
+# API
+
+Written by `make docs` from the docstrings of the source; change those. The guide shows how the
+names are used together.
+"""
+
+MODULES = ("everyspan", "everyspan.testing", "everyspan.integrations.langchain")
+
+# What everyspan itself calls is public within it, and none of a reader's business.
+SHOWN = {
+    "AgentexAsyncTracingProcessor": (),
+    "AsyncSpanQueue": (
+        *("enqueue", "flush", "shutdown", "flush_sync", "shutdown_sync"),
+        *("stats", "dropped_spans", "depth", "max_size"),
+    ),
+    "FakeClock": ("advance", "monotonic", "time_ns", "waiting"),
+    "InMemoryTracingProcessor": (),
+    "SGPAsyncTracingProcessor": (),
+}
+NOT_CALLED = ("Capture",)
+
+WIDTH = 90
+TITLES = {"Args": "Arguments"}
+
+# Which rule a sentence keeps is for readers of the source.
+_CITATION = re.compile(r" \((?:`[a-z]+(?::| ?` §)[^)]*|(?:[A-Z]+\d+(?:, | to )?)+)\)")
+_SECTION = re.compile(r"(Args|Returns|Raises|Attributes):")
+_ITEM = re.compile(r"([\w*, ]+): (.*)")
+
+
+def main() -> None:
+    print(HEAD)
+    for path in MODULES:
+        module = importlib.import_module(path)
+        print(f"## {path}\n")
+        for name in sorted(module.__all__, key=lambda name: (name.lower(), name)):
+            print(f"### {name}\n")
+            for line in entry(name, getattr(module, name)):
+                print(line)
+
+
+def entry(name: str, value: Any) -> Iterator[str]:
+    """Yield the lines on one public name, the last one empty."""
+    if not callable(value):
+        yield from (f"`{value!r}`", "")
+        return
+    if not is_enumeration(value) and name not in NOT_CALLED:
+        yield from ("```py", signature(name, value, width=WIDTH), "```", "")
+    yield from prose(value)
+    if is_enumeration(value):
+        yield from (", ".join(f"`{member}`" for member in value.__members__), "")
+    elif inspect.isclass(value):
+        yield from members(value)
+
+
+def members(owner: type) -> Iterator[str]:
+    """Yield a line for each documented method and property, those of private bases included."""
+    own = [base for base in owner.__mro__ if base is owner or base.__name__.startswith("_")]
+    found = {name: value for base in reversed(own) for name, value in vars(base).items()}
+    lines = []
+    for name in SHOWN.get(owner.__name__, found):
+        value = found[name]
+        function = getattr(value, "fget", None) or getattr(value, "__func__", value)
+        if name.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
+            continue
+        shown = name if isinstance(value, property) else signature(name, function)
+        summary = inspect.cleandoc(function.__doc__).partition("\n\n")[0].replace("\n", " ")
+        lines.append(f"- `{shown}`: {plain(summary)}")
+    if lines:
+        yield from ("**Members**", "", *lines, "")
+
+
+def is_enumeration(value: Any) -> bool:
+    return inspect.isclass(value) and issubclass(value, enum.Enum)
+
+
+def signature(name: str, value: Any, *, width: int | None = None) -> str:
+    """Return how something is called: on one line, or, if that is wider, one for an argument."""
+    try:
+        found = inspect.signature(value)
+    except ValueError:
+        return name
+    shown, kind = [], None
+    for one in found.parameters.values():
+        if one.name in ("self", "cls") or one.name.startswith("_"):
+            continue
+        if kind is one.POSITIONAL_ONLY and one.kind is not kind:
+            shown.append("/")
+        if one.kind is one.KEYWORD_ONLY and kind not in (one.KEYWORD_ONLY, one.VAR_POSITIONAL):
+            shown.append("*")
+        kind = one.kind
+        shown.append(argument(one))
+    end = ")"
+    returned = annotation(found.return_annotation)
+    if not inspect.isclass(value) and found.return_annotation is not found.empty:
+        # A private class says nothing to a reader; the text does.
+        end += "" if returned.startswith("_") else f" -> {returned}"
+    start = f"{'async ' if inspect.iscoroutinefunction(value) else ''}{name}("
+    line = start + ", ".join(shown) + end
+    if width is None or len(line) <= width:
+        return line
+    return "\n".join([start, *(f"    {one}," for one in shown), end])
+
+
+def argument(one: inspect.Parameter) -> str:
+    stars = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+    text = stars + one.name
+    if one.annotation is not one.empty:
+        text += f": {annotation(one.annotation)}"
+    if one.default is not one.empty:
+        text += f" = {default(one.default)}"
+    return text
+
+
+def annotation(value: Any) -> str:
+    text = value if isinstance(value, str) else inspect.formatannotation(value)
+    return re.sub(r"\b[a-z_]\w*\.", "", text)
+
+
+def default(value: Any) -> str:
+    """Return a default as source, `...` where it is made anew or is an object of ours."""
+    text = str(value) if isinstance(value, enum.Enum) else repr(value)
+    return "..." if text.startswith("<") else text
+
+
+def prose(value: Any) -> Iterator[str]:
+    """Yield a docstring in Google's form as Markdown, an empty line after it."""
+    section = ""
+    for line in inspect.cleandoc(value.__doc__ or "").splitlines():
+        text = plain(line.strip())
+        if heading := _SECTION.fullmatch(line):
+            section = heading[1]
+            yield from (f"**{TITLES.get(section, section)}**", "")
+        elif not text:
+            yield ""
+        elif not line.startswith(" "):
+            section = ""
+            yield text.replace("::", ":")
+        elif not section:
+            yield line
+        elif line.startswith("     "):
+            yield f"  {text}"
+        elif section != "Returns" and (item := _ITEM.fullmatch(text)):
+            names = ", ".join(f"`{name.strip()}`" for name in item[1].split(","))
+            yield f"- {names}: {item[2]}"
+        else:
+            yield text
+    yield ""
+
+
+def plain(text: str) -> str:
+    return _CITATION.sub("", text)
+
+
+if __name__ == "__main__":
+    main()
