@@ -16,8 +16,8 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
 
-from everyspan.cli.text import duration, visible
 from everyspan.config import Resolved, Switch, Variable
+from everyspan.model.text import duration, visible
 from everyspan.transport.client import LOOPBACK_HOSTS
 from everyspan.transport.reply import Reply
 

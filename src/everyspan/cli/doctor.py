@@ -212,7 +212,7 @@ def _report(
     from rich.text import Text
 
     from everyspan.cli.diagnosis import shown_value
-    from everyspan.cli.text import plural
+    from everyspan.model.text import plural
 
     text = Text()
     text.append(f"everyspan {version}", "bold").append(f", {_python()}\n\nSettings\n")
