@@ -183,3 +183,17 @@ def test_a_face_has_no_lane_of_its_own() -> None:
         everyspan.configure(face)
         assert isinstance(face, SyncFace)
         assert pipeline.current().processors == (face.destination,)
+
+
+def test_a_trace_of_its_own_reaches_the_destination_behind_a_face() -> None:
+    """P1: also what ends last before a shutdown, which a second hand-over would lose."""
+    with Backend() as backend:
+        face = everyspan.SGPSyncTracingProcessor(sgp_config(backend))
+        queue = everyspan.AsyncSpanQueue(linger_ms=60_000)
+        for number in range(50):
+            queue.enqueue("end", make_span(f"s{number}"), [face])
+        assert queue.shutdown_sync(20)
+        assert len(backend.rows) == 50
+        (books,) = queue.stats().destinations
+        assert (books.name, books.delivered) == ("sgp", 50)
+        assert everyspan.stats().destinations == ()

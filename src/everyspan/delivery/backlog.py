@@ -315,6 +315,8 @@ class Backlog:
         delayed = self._delayed.pop(key, None)
         if delayed is not None:
             return [delayed]
+        if key not in self._unsettled:
+            return []
         for batch in self._parked:
             for start in batch.starts:
                 if _key(start) == key:

@@ -26,6 +26,7 @@ from everyspan.model.mask import Masker
 from everyspan.model.record import Part, SpanRecord
 from everyspan.model.span import Span
 from everyspan.processors.base import Processor
+from everyspan.processors.builtin import SyncFace
 from everyspan.processors.foreign import ForeignExporter
 from everyspan.queue.parts import Parts
 from everyspan.queue.waiters import Waiters
@@ -86,6 +87,9 @@ class Intake:
         lane = self.lanes.get(key)
         if lane is not None:
             return lane
+        if isinstance(processor, SyncFace):
+            # As a user's own it would only hand over again, perhaps to a queue that has ended.
+            return self.lane(processor.destination)
         # Where this thread is inside already, no other is.
         entered = self.gate.enter()
         try:
