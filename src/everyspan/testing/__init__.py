@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from everyspan.testing.capturing import Capture, capture
     from everyspan.testing.fake_clock import FakeClock
+    from everyspan.testing.fault_server import FaultServer
 
 _HOME_OF = {
     "Capture": "everyspan.testing.capturing",
     "FakeClock": "everyspan.testing.fake_clock",
+    "FaultServer": "everyspan.testing.fault_server",
     "capture": "everyspan.testing.capturing",
 }
 
-__all__ = ["Capture", "FakeClock", "capture"]
+__all__ = ["Capture", "FakeClock", "FaultServer", "capture"]
 
 
 def __getattr__(name: str) -> Any:
