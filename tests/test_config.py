@@ -221,6 +221,28 @@ def test_a_switch_of_the_original_takes_any_other_text_as_on(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("text", ["ключ", "a\nb", "a\x1bb"])
+@pytest.mark.parametrize(
+    "name", ["SGP_API_KEY", "SGP_ACCOUNT_ID", "AGENTEX_SDK_API_KEY", "AGENT_API_KEY"]
+)
+def test_a_key_that_no_header_can_carry_is_ignored_and_not_shown(name: str, text: str) -> None:
+    """trace:V3, P9."""
+    (found,) = [found for found in resolve_environment({name: text}) if found.row.env == name]
+    assert (found.value, found.source) == (None, DEFAULT)
+    assert found.complaint is not None
+    assert found.complaint.startswith(f"{name} must be printable ASCII")
+    assert text not in found.complaint
+
+
+def test_credentials_that_no_header_can_carry_stop_no_agent(
+    monkeypatch: pytest.MonkeyPatch, nowhere: None
+) -> None:
+    """P2: a bad environment never raises from `configure`."""
+    monkeypatch.setenv("SGP_API_KEY", "ключ")
+    monkeypatch.setenv("SGP_ACCOUNT_ID", "account")
+    everyspan.configure()
+
+
 def test_of_several_switches_one_is_enough() -> None:
     environ = {"DISABLE_SCALE_TRACING": "1", "OTEL_SDK_DISABLED": "false"}
     assert load_environment(environ).disabled is True

@@ -99,6 +99,18 @@ def test_a_strangers_id_forges_no_line(captured: Capture, lines: Lines) -> None:
     assert lines.records[0].trace_id == "a\\nCRITICAL all is lost\\x1b[2J"
 
 
+@pytest.mark.parametrize("garbage", [None, 5, object(), ["x"]])
+def test_an_id_that_the_agent_spoiled_fails_no_log_call(
+    garbage: Any, captured: Capture, lines: Lines
+) -> None:
+    """P2: a filter that raises, raises out of `logger.warning`."""
+    with everyspan.span("turn") as turn:
+        was, turn.id = turn.id, garbage
+        logging.getLogger("agent").warning("x")
+        turn.id = was
+    assert lines.records[0].span_id == f"<{type(garbage).__name__}>"
+
+
 def test_dict_config_knows_it_by_name(captured: Capture) -> None:
     """As docs/logging.md shows."""
     text = io.StringIO()

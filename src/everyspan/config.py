@@ -206,8 +206,9 @@ VARIABLES: tuple[Variable | Switch, ...] = (
         "SGP_API_KEY",
         "key for the SGP spans API; with SGP_ACCOUNT_ID, `configure()` sends there",
         is_secret=True,
+        is_header=True,
     ),
-    Variable("sgp_account_id", "SGP_ACCOUNT_ID", "account at the SGP spans API"),
+    Variable("sgp_account_id", "SGP_ACCOUNT_ID", "account at the SGP spans API", is_header=True),
     Variable(
         "sgp_base_url",
         "SGP_CLIENT_BASE_URL",

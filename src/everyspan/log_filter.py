@@ -39,6 +39,9 @@ class TraceContextFilter(logging.Filter):
         return True
 
 
-def _on_one_line(id: str) -> str:
+def _on_one_line(id: object) -> str:
+    if not isinstance(id, str):
+        # The agent has set it; what a foreign object does when shown is not for a log call to find.
+        return f"<{type(id).__name__}>"
     # An id may be a stranger's, from a request's headers, and must not forge lines of a log.
     return id if id.isprintable() else ascii(id)[1:-1]
