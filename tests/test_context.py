@@ -177,6 +177,28 @@ def test_carry_takes_only_functions() -> None:
 # -- inject and extract
 
 
+def test_use_span_makes_a_span_by_hand_the_current_one(recording: Recording) -> None:
+    """C2: for its block; it neither ends the span nor records on it what leaves the block."""
+    trace = everyspan.Tracer().trace("t")
+    span = trace.start_span("by hand")
+    with everyspan.span("outer") as outer:
+        with everyspan.use_span(span) as used:
+            assert used is everyspan.current_span() is span
+            step("inside")
+        with pytest.raises(KeyError), everyspan.use_span(span):
+            raise KeyError
+        assert everyspan.current_span() is outer
+    assert span.end_ns is None
+    trace.end_span(span)
+    assert recording.one("inside").parent_id == span.id
+    assert recording.one("by hand").data is None
+
+
+def test_use_span_takes_only_spans() -> None:
+    with pytest.raises(SettingsError, match="span must be a Span, got 'x'"):
+        everyspan.use_span("x").__enter__()  # type: ignore[arg-type]
+
+
 def test_inject_writes_the_current_span(recording: Recording) -> None:
     """otlp:W5."""
     with everyspan.span("x") as span:
@@ -214,6 +236,23 @@ def test_flags_and_vendors_state_travel_on(recording: Recording) -> None:
     assert theirs == VENDOR_STATE
     assert len(theirs) >= 512
     assert recording.names == ["y", "x"]
+
+
+def test_flags_and_vendors_state_travel_below_a_span_by_hand(recording: Recording) -> None:
+    """C4: within its trace, and no further."""
+    came = everyspan.extract({"traceparent": PARENT, "tracestate": "vendor=1"})
+    assert came is not None
+    with everyspan.span("request", parent=came) as request:
+        span = everyspan.Tracer().trace(request.trace_id).start_span("by hand")
+        with everyspan.use_span(span):
+            sent = everyspan.inject({})
+        other = everyspan.Tracer().trace("other").start_span("another trace")
+        with everyspan.use_span(other):
+            elsewhere = everyspan.inject({})
+    assert sent["traceparent"].endswith("-00")
+    assert sent["tracestate"].endswith(",vendor=1")
+    assert elsewhere["traceparent"].endswith("-01")
+    assert "vendor" not in elsewhere["tracestate"]
 
 
 def test_flags_stay_with_their_trace(recording: Recording) -> None:

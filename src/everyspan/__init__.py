@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from everyspan.context import carry, current_span, extract, inject
+    from everyspan.context import carry, current_span, extract, inject, use_span
     from everyspan.errors import EverySpanError, ExportError, SettingsError
     from everyspan.jobs import job
     from everyspan.ledger import DestinationStats, FlushResult, Stats
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "everyspan.context": ("carry", "current_span", "extract", "inject"),
+    "everyspan.context": ("carry", "current_span", "extract", "inject", "use_span"),
     "everyspan.errors": ("EverySpanError", "ExportError", "SettingsError"),
     "everyspan.jobs": ("job",),
     "everyspan.ledger": ("DestinationStats", "FlushResult", "Stats"),
@@ -143,6 +143,7 @@ __all__ = [
     "span",
     "stats",
     "traced",
+    "use_span",
 ]
 
 

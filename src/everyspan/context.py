@@ -4,13 +4,16 @@ C1  The current span follows tasks by itself (context variables); `carry` takes 
 C2  Leaving in another context than the one entered never raises, and in neither context does the
     span that was left stay the current one.
 C3  A span left before one that began inside it does not become current again.
+C4  What came with a request (`extract`) leaves with every request made under it (`inject`), also
+    below spans that were started by hand.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, ParamSpec, TypeVar
 
@@ -93,6 +96,24 @@ def current_span() -> Span | None:
     return None if scope is None else scope.span
 
 
+@contextmanager
+def use_span(span: Span) -> Iterator[Span]:
+    """Make a span that was started by hand the current one: `with everyspan.use_span(span):`.
+
+    It neither starts nor ends here, and what leaves the block is not recorded on it.
+
+    Raises:
+        SettingsError: `span` is none.
+    """
+    if not isinstance(span, Span):
+        raise SettingsError(f"span must be a Span, got {span!r}")
+    scope = enter(span, innermost())
+    try:
+        yield span
+    finally:
+        leave(scope)
+
+
 def inject(headers: MutableMapping[str, str]) -> MutableMapping[str, str]:
     """Write the current span into headers as `traceparent`, for a request to another process.
 
@@ -103,8 +124,8 @@ def inject(headers: MutableMapping[str, str]) -> MutableMapping[str, str]:
     if scope is None:
         return headers
     span = scope.span
-    remote = span._remote
     try:
+        remote = _remote_above(scope)
         parent = RemoteParent(
             trace_id=span.trace_id,
             id=span.id,
@@ -122,6 +143,17 @@ def inject(headers: MutableMapping[str, str]) -> MutableMapping[str, str]:
         # The mapping is the framework's, and its request matters more than our link.
         complain("everyspan could not write the trace context into headers", error=error)
     return headers
+
+
+def _remote_above(scope: Scope | None) -> RemoteParent | None:
+    """Return the parent in another process that the spans of this trace hang from (C4)."""
+    trace_id = None if scope is None else scope.span.trace_id
+    while scope is not None and scope.span.trace_id == trace_id:
+        remote: RemoteParent | None = scope.span._remote
+        if remote is not None:
+            return remote
+        scope = scope.before
+    return None
 
 
 def extract(headers: Headers | Iterable[tuple[Any, Any]]) -> RemoteParent | None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, assert_type
 
 import everyspan
+from everyspan import adk
 from everyspan.clock import Clock
 from everyspan.testing import Capture, FakeClock, capture
 
@@ -57,6 +58,9 @@ def spans() -> None:
         assert_type(everyspan.get_span_error(turn), dict[str, Any] | None)
         assert_type(everyspan.SPAN_ERROR_KEY, str)
         everyspan.span("inner", parent=turn)
+        with everyspan.use_span(turn) as used:
+            assert_type(used, everyspan.Span)
+    everyspan.use_span("turn")  # type: ignore[arg-type]
     everyspan.span()  # type: ignore[call-arg]
     assert_type(everyspan.current_span(), everyspan.Span | None)
     everyspan.register(complex, str)
@@ -65,6 +69,22 @@ def spans() -> None:
 async def spans_async() -> None:
     async with everyspan.span("turn") as turn:
         assert_type(turn, everyspan.Span)
+
+
+async def facade(updates: AsyncIterator[int]) -> None:
+    async with adk.tracing.span("t", "step", input={"q": 1}, task_id="task") as span:
+        assert_type(span, everyspan.Span | None)
+    async with adk.tracing.turn_span(trace_id="t", name="turn") as turn:
+        assert_type(turn, adk.TurnSpan)
+        turn.output = {"response": "hello"}
+        turn.record_usage(adk.TurnUsage(input_tokens=1), cost_usd=0.5)
+        turn.record_usage({"input_tokens": 1})
+    started = await adk.tracing.start_span("t", "step", parent_id=None)
+    assert_type(started, everyspan.Span | None)
+    assert_type(await adk.tracing.end_span("t", started), everyspan.Span)  # type: ignore[arg-type]
+    async for update in adk.trace_stream(updates, "t"):
+        assert_type(update, int)
+    adk.TracingModule(adk.TracingService(everyspan.AsyncTracer()))
 
 
 @everyspan.traced
