@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 HEAD = """\
@@ -16,7 +17,12 @@ Written by `make docs` from the docstrings of the source; change those. The guid
 names are used together.
 """
 
-MODULES = ("everyspan", "everyspan.testing", "everyspan.integrations.langchain")
+MODULES = (
+    "everyspan",
+    "everyspan.testing",
+    "everyspan.testing.faults",
+    "everyspan.integrations.langchain",
+)
 
 # What everyspan itself calls is public within it, and none of a reader's business.
 SHOWN = {
@@ -31,6 +37,7 @@ SHOWN = {
 }
 NOT_CALLED = ("Capture",)
 
+ELSEWHERE = "See the module text."
 WIDTH = 90
 TITLES = {"Args": "Arguments"}
 
@@ -45,10 +52,20 @@ def main() -> None:
     for path in MODULES:
         module = importlib.import_module(path)
         print(f"## {path}\n")
-        for name in sorted(module.__all__, key=lambda name: (name.lower(), name)):
+        names = getattr(module, "__all__", None) or own_names(module)
+        for name in sorted(names, key=lambda name: (name.lower(), name)):
             print(f"### {name}\n")
             for line in entry(name, getattr(module, name)):
                 print(line)
+
+
+def own_names(module: ModuleType) -> list[str]:
+    """Return what a module without `__all__` defines itself."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
+    ]
 
 
 def entry(name: str, value: Any) -> Iterator[str]:
@@ -138,7 +155,11 @@ def default(value: Any) -> str:
 def prose(value: Any) -> Iterator[str]:
     """Yield a docstring in Google's form as Markdown, an empty line after it."""
     section = ""
-    for line in inspect.cleandoc(value.__doc__ or "").splitlines():
+    text = inspect.cleandoc(value.__doc__ or "")
+    if text.startswith(ELSEWHERE):
+        module = inspect.getmodule(value)
+        text = (module.__doc__ or "").partition("\n\n")[0] + text.removeprefix(ELSEWHERE)
+    for line in text.splitlines():
         text = plain(line.strip())
         if heading := _SECTION.fullmatch(line):
             section = heading[1]

@@ -54,7 +54,7 @@ Lanes = tuple[Lane, ...]
 
 
 class AsyncSpanQueue:
-    """Takes spans from any thread and sends them in batches; see the module text for promises.
+    """See the module text.
 
     Args:
         batch_size, linger_ms, max_size, max_retries, concurrency: The settings of these names.
