@@ -236,3 +236,23 @@ async def test_a_proxy_of_the_environment_is_not_asked_for_loopback(
         reply = await clients.request("PUT", "/v5/spans/batch", b'{"items":[]}')
         await clients.close()
     assert reply.status == 200
+
+
+async def test_headers_of_one_request_are_of_that_one_alone() -> None:
+    """Both requests go over the same connection."""
+    with Backend() as backend:
+        clients = make_clients(backend.base_url)
+        await clients.request("GET", "/x", headers={"x-api-key": "other", "x-more": "1"})
+        await clients.request("GET", "/x")
+        await clients.close()
+        first, second = backend.requests
+        assert (first.headers["x-api-key"], first.headers["x-more"]) == ("other", "1")
+        assert second.headers["x-api-key"] == "k"
+        assert "x-more" not in second.headers
+        assert first.connection == second.connection
+
+
+def test_outside_a_loop_a_client_is_nobody_elses() -> None:
+    """`trace:L4`."""
+    clients = make_clients("http://127.0.0.1:9")
+    assert clients.current() is not clients.current()

@@ -38,11 +38,12 @@ def to_object(frozen: bytes | None, key: str) -> bytes:
 def with_members(frozen: bytes, members: Mapping[str, bytes]) -> bytes:
     """Return an object with these members, given as JSON, in place of its own of their names."""
     # A look for the name's bytes rules out most payloads without decoding them.
-    if any(b'"%b"' % name.encode() in frozen for name in members):
+    names = [encode(name) for name in members]
+    if any(name in frozen for name in names):
         frozen = _without(frozen, members)
-    added = b",".join([encode(name) + b":" + value for name, value in members.items()])
-    if not added:
+    if not names:
         return frozen
+    added = b",".join([b"%b:%b" % pair for pair in zip(names, members.values(), strict=True)])
     return frozen[:-1] + (b"," if len(frozen) > 2 else b"") + added + b"}"
 
 
