@@ -19,6 +19,7 @@ names are used together.
 
 MODULES = (
     "everyspan",
+    "everyspan.adk",
     "everyspan.testing",
     "everyspan.testing.faults",
     "everyspan.integrations.langchain",
@@ -71,10 +72,11 @@ def own_names(module: ModuleType) -> list[str]:
 def entry(name: str, value: Any) -> Iterator[str]:
     """Yield the lines on one public name, the last one empty."""
     if not callable(value):
-        yield from (f"`{value!r}`", "")
+        is_plain = isinstance(value, str | int)
+        yield from (f"`{value!r}`" if is_plain else f"A `{type(value).__name__}`.", "")
         return
     if not is_enumeration(value) and name not in NOT_CALLED:
-        yield from ("```py", signature(name, value, width=WIDTH), "```", "")
+        yield from ("```py", signature(name, value), "```", "")
     yield from prose(value)
     if is_enumeration(value):
         yield from (", ".join(f"`{member}`" for member in value.__members__), "")
@@ -92,7 +94,7 @@ def members(owner: type) -> Iterator[str]:
         function = getattr(value, "fget", None) or getattr(value, "__func__", value)
         if name.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
             continue
-        shown = name if isinstance(value, property) else signature(name, function)
+        shown = name if isinstance(value, property) else outline(name, function)
         summary = inspect.cleandoc(function.__doc__).partition("\n\n")[0].replace("\n", " ")
         lines.append(f"- `{shown}`: {plain(summary)}")
     if lines:
@@ -103,7 +105,14 @@ def is_enumeration(value: Any) -> bool:
     return inspect.isclass(value) and issubclass(value, enum.Enum)
 
 
-def signature(name: str, value: Any, *, width: int | None = None) -> str:
+def outline(name: str, function: Any) -> str:
+    """Return a method with the names of its arguments alone."""
+    names = [one for one in inspect.signature(function).parameters if one not in ("self", "cls")]
+    await_ = "await " if inspect.iscoroutinefunction(function) else ""
+    return f"{await_}{name}({', '.join(names)})"
+
+
+def signature(name: str, value: Any) -> str:
     """Return how something is called: on one line, or, if that is wider, one for an argument."""
     try:
         found = inspect.signature(value)
@@ -111,7 +120,7 @@ def signature(name: str, value: Any, *, width: int | None = None) -> str:
         return name
     shown, kind = [], None
     for one in found.parameters.values():
-        if one.name in ("self", "cls") or one.name.startswith("_"):
+        if one.name.startswith("_"):
             continue
         if kind is one.POSITIONAL_ONLY and one.kind is not kind:
             shown.append("/")
@@ -120,13 +129,11 @@ def signature(name: str, value: Any, *, width: int | None = None) -> str:
         kind = one.kind
         shown.append(argument(one))
     end = ")"
-    returned = annotation(found.return_annotation)
     if not inspect.isclass(value) and found.return_annotation is not found.empty:
-        # A private class says nothing to a reader; the text does.
-        end += "" if returned.startswith("_") else f" -> {returned}"
-    start = f"{'async ' if inspect.iscoroutinefunction(value) else ''}{name}("
+        end += f" -> {annotation(found.return_annotation)}"
+    start = f"{'await ' if inspect.iscoroutinefunction(value) else ''}{name}("
     line = start + ", ".join(shown) + end
-    if width is None or len(line) <= width:
+    if len(line) <= WIDTH:
         return line
     return "\n".join([start, *(f"    {one}," for one in shown), end])
 
@@ -159,7 +166,8 @@ def prose(value: Any) -> Iterator[str]:
     if text.startswith(ELSEWHERE):
         module = inspect.getmodule(value)
         text = (module.__doc__ or "").partition("\n\n")[0] + text.removeprefix(ELSEWHERE)
-    for line in text.splitlines():
+    # A program in a docstring is one of Python.
+    for line in re.sub(r"^```(\n(?:.*\n)*?```)$", r"```py\1", text, flags=re.M).splitlines():
         text = plain(line.strip())
         if heading := _SECTION.fullmatch(line):
             section = heading[1]
