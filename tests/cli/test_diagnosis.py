@@ -19,6 +19,7 @@ from everyspan.cli.diagnosis import (
     check_account,
     check_environment,
     check_libraries,
+    check_proxy,
     check_visit,
     shown_key,
     shown_value,
@@ -248,6 +249,15 @@ def test_errors_that_go_in_circles_end() -> None:
     one, two = OSError("one"), OSError("two")
     one.__cause__, two.__cause__ = two, one
     assert missed(SGP, one).state == State.FINDING
+
+
+@pytest.mark.parametrize("proxy", ["http://user:pass@proxy.test:3128", "proxy.test:3128"])
+def test_a_proxy_on_the_way_is_noted_without_its_password(proxy: str) -> None:
+    """G2."""
+    (check,) = check_proxy(SGP, proxy)
+    said = "requests to https://spans.test go by way of proxy.test:3128"
+    assert check == Check("proxy", State.NOTE, said)
+    assert [*check_proxy(SGP, None)] == []
 
 
 # -- clocks

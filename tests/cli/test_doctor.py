@@ -185,6 +185,22 @@ def test_a_server_that_never_answers_is_told(monkeypatch: pytest.MonkeyPatch) ->
     assert found["said"].startswith("no answer within ")
 
 
+def test_a_proxy_is_told_where_it_is_used(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loopback is never reached by one."""
+    with Backend(lambda request: Answer(401)) as proxy:
+        for name in ("no_proxy", "NO_PROXY", "http_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HTTP_PROXY", proxy.base_url)
+        monkeypatch.setenv("SGP_API_KEY", KEY)
+        monkeypatch.setenv("SGP_ACCOUNT_ID", "acme")
+        monkeypatch.setenv("SGP_CLIENT_BASE_URL", "http://spans.test")
+        report = json.loads(doctor("--json").stdout)
+        assert [check["about"] for check in report["checks"]][:2] == ["http://spans.test", "proxy"]
+        assert proxy.requests[0].path.startswith("http://spans.test/")
+        monkeypatch.setenv("SGP_CLIENT_BASE_URL", server)
+        assert "proxy" not in [c["about"] for c in json.loads(doctor("--json").stdout)["checks"]]
+
+
 def test_a_clock_that_is_off_is_told() -> None:
     headers = {"x-everyspan": "0.1.0", "date": "Thu, 01 Jan 2026 00:00:00 GMT"}
     with Backend(lambda request: Answer(headers=headers)) as backend:

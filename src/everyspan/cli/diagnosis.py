@@ -152,6 +152,15 @@ def check_visit(visit: Visit, *, version: str) -> Iterator[Check]:
     yield from _clock(visit, visit.reply)
 
 
+def check_proxy(destination: Destination, proxy: str | None) -> Iterator[Check]:
+    """Yield a note where requests to a destination go by way of a proxy of the environment."""
+    if proxy:
+        # Without the password that it may hold.
+        shown = visible(proxy.rpartition("@")[2].rpartition("//")[2])
+        said = f"requests to {visible(destination.url)} go by way of {shown}"
+        yield Check("proxy", State.NOTE, said)
+
+
 def _answer(destination: Destination, reply: Reply, version: str) -> tuple[State, str, str | None]:
     status = reply.status
     server = reply.headers.get(SERVER_HEADER)

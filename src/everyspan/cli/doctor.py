@@ -77,6 +77,7 @@ def doctor(endpoint: str | None, as_json: bool) -> None:
         check_account,
         check_environment,
         check_libraries,
+        check_proxy,
         check_visit,
     )
 
@@ -90,6 +91,11 @@ def doctor(endpoint: str | None, as_json: bool) -> None:
         *check_environment(resolved),
         *check_account({found.row.name: found.value for found in resolved}),
         *(check for visit in visits for check in check_visit(visit, version=version)),
+        *(
+            check
+            for visit in visits
+            for check in check_proxy(visit.destination, _proxy_to(visit.destination.url))
+        ),
         *check_libraries(
             {name: _version_of(name) for name in LIBRARIES}, _patched(), _langchain_error()
         ),
@@ -170,6 +176,21 @@ async def _visit(destination: Destination, processor: Probed) -> Visit:
     finally:
         await processor.close()
     return Visit(destination, asked_s, time.monotonic() - began_s, reply, error)
+
+
+def _proxy_to(url: str) -> str | None:
+    """Return the proxy that requests to an address take, as the HTTP client finds it."""
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
+    from everyspan.transport.client import LOOPBACK_HOSTS
+
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in LOOPBACK_HOSTS or proxy_bypass(host):
+        return None
+    proxies = getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
 
 
 def _version_of(package: str) -> str | None:
