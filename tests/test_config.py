@@ -260,7 +260,11 @@ def test_every_variable_tells_where_it_came_from(row: Any) -> None:
             assert found.value == (plain if environ else None)
 
 
-def test_switched_off_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch, nowhere: None) -> None:
+def test_switched_off_nothing_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, nowhere: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the log says why."""
+    caplog.set_level(logging.INFO, "everyspan")
     monkeypatch.setenv("EVERYSPAN_DISABLED", "true")
     memory = everyspan.InMemoryTracingProcessor()
     everyspan.configure(memory)
@@ -268,6 +272,9 @@ def test_switched_off_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch, nowhe
         pass
     assert everyspan.flush(5)
     assert memory.spans == []
+    assert [line.message for line in caplog.records] == [
+        "spans go nowhere: the environment switches recording off"
+    ]
 
 
 # -- configure

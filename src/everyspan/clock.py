@@ -30,10 +30,10 @@ class Clock(Protocol):
         """Unix time in nanoseconds; jumps when the machine's clock is set."""
         ...
 
-    def call_later(
-        self, loop: asyncio.AbstractEventLoop, delay_s: float, call: Callable[[], object]
+    def call_at(
+        self, loop: asyncio.AbstractEventLoop, when_s: float, call: Callable[[], object]
     ) -> Timer:
-        """Have the running `loop` call, once, when `delay_s` have passed by `monotonic`."""
+        """Have the running `loop` call, once, when `monotonic` has come to `when_s`."""
         ...
 
 
@@ -43,11 +43,11 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
     time_ns = staticmethod(time.time_ns)
 
-    def call_later(
-        self, loop: asyncio.AbstractEventLoop, delay_s: float, call: Callable[[], object]
+    def call_at(
+        self, loop: asyncio.AbstractEventLoop, when_s: float, call: Callable[[], object]
     ) -> Timer:
-        """As the loop's own; see `Clock`."""
-        return loop.call_later(delay_s, call)
+        """Have the loop call; see `Clock`. A loop of the user's may go by a clock of its own."""
+        return loop.call_later(max(0.0, when_s - self.monotonic()), call)
 
 
 SYSTEM_CLOCK = SystemClock()

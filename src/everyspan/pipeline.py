@@ -84,7 +84,10 @@ class Pipeline:
         """Say once that spans go nowhere."""
         if not self._is_noted:
             self._is_noted = True
-            logger.info("spans go nowhere: call everyspan.configure() to send them")
+            if load_environment().disabled:
+                logger.info("spans go nowhere: the environment switches recording off")
+            else:
+                logger.info("spans go nowhere: call everyspan.configure() to send them")
 
 
 _current: Pipeline | None = None

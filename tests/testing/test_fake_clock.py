@@ -34,21 +34,21 @@ async def test_what_is_due_is_called_earliest_first() -> None:
     clock, loop = FakeClock(), asyncio.get_running_loop()
     called: list[object] = []
     for delay_s in (3.0, 1.0, 2.0, 9.0):
-        clock.call_later(loop, delay_s, partial(called.append, delay_s))
-    clock.call_later(loop, 1.5, partial(called.append, "cancelled")).cancel()
+        clock.call_at(loop, delay_s, partial(called.append, delay_s))
+    clock.call_at(loop, 1.5, partial(called.append, "cancelled")).cancel()
     await settle()
     assert called == []
     clock.advance(3.0)
     await settle()
     assert called == [1.0, 2.0, 3.0]
-    clock.call_later(loop, 0.0, partial(called.append, "at once"))
+    clock.call_at(loop, 2.5, partial(called.append, "at once"))
     await settle()
     assert called == [1.0, 2.0, 3.0, "at once"]
 
 
 def test_a_loop_that_is_closed_waits_for_nothing() -> None:
     clock, loop = FakeClock(), asyncio.new_event_loop()
-    clock.call_later(loop, 1.0, lambda: None)
+    clock.call_at(loop, 1.0, lambda: None)
     loop.close()
     clock.advance(2.0)
 
@@ -74,7 +74,19 @@ def test_it_rules_the_exporters_thread_too() -> None:
     clock, memory = FakeClock(), InMemoryTracingProcessor()
     queue = AsyncSpanQueue(linger_ms=60_000, clock=clock)
     queue.enqueue(SpanEventType.END, make_span("a"), [memory])
-    wait_until(lambda: clock.waiting)
+    # Whether the thread has come to wait by now or not.
     clock.advance(60.0)
     wait_until(lambda: memory.spans)
+    assert queue.shutdown_sync(20)
+
+
+def test_a_thread_that_looks_while_time_passes_misses_nothing() -> None:
+    """Threads: the lane reads the clock, time is advanced, the lane asks to be woken."""
+    clock, memory = FakeClock(), InMemoryTracingProcessor()
+    queue = AsyncSpanQueue(linger_ms=1_000, clock=clock)
+    for n in range(200):
+        queue.enqueue(SpanEventType.END, make_span(f"s{n}"), [memory])
+        clock.advance(1.0)
+    wait_until(lambda: len(memory.spans) == 200)
+    assert queue.stats().residual == 0
     assert queue.shutdown_sync(20)

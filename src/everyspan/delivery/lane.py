@@ -287,15 +287,16 @@ class Lane:
             self._settled(needless)
 
     def _step(self) -> tuple[Batch | None, float | None]:
-        """Return the batch to send now, or how long to sleep (None: until woken)."""
+        """Return the batch to send now, or until when to sleep (None: until woken)."""
         while True:
             self._take_in()
-            batch, sleep_s, wakes_at_s = self._decide(self._clock.monotonic())
+            now_s = self._clock.monotonic()
+            batch, sleep_s, wakes_at_s = self._decide(now_s)
             self.wakes_at_s = wakes_at_s
             # In this order: whoever added after `_take_in` and before the line above relied on
             # our being awake, and wakes nobody.
             if batch is not None or not self._inbox:
-                return batch, sleep_s
+                return batch, None if sleep_s is None else now_s + sleep_s
 
     def _decide(self, now_s: float) -> tuple[Batch | None, float | None, float]:
         """Return the batch to send now, or how long to sleep; and until when nobody will look."""
@@ -483,13 +484,13 @@ class Lane:
             with self._gate:
                 if epoch != self._epoch:
                     return
-                batch, sleep_s = self._step()
+                batch, until_s = self._step()
             if batch is not None:
                 self._spawn(self._send(batch, wake_up))
                 continue
             timer = None
-            if sleep_s is not None:
-                timer = self._clock.call_later(loop, sleep_s, wake_up.set)
+            if until_s is not None:
+                timer = self._clock.call_at(loop, until_s, wake_up.set)
             try:
                 await wake_up.wait()
             finally:

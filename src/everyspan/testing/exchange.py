@@ -346,7 +346,7 @@ async def wait(clock: Clock, seconds: float) -> None:
     if seconds <= 0:
         return
     passed = asyncio.Event()
-    timer = clock.call_later(asyncio.get_running_loop(), seconds, passed.set)
+    timer = clock.call_at(asyncio.get_running_loop(), clock.monotonic() + seconds, passed.set)
     try:
         await passed.wait()
     finally:

@@ -33,11 +33,11 @@ class FakeClock:
         """Return Unix time in nanoseconds."""
         return self._began_ns + round(self._elapsed_s * 1e9)
 
-    def call_later(
-        self, loop: asyncio.AbstractEventLoop, delay_s: float, call: Callable[[], object]
+    def call_at(
+        self, loop: asyncio.AbstractEventLoop, when_s: float, call: Callable[[], object]
     ) -> FakeTimer:
-        """Have `loop` call once `delay_s` were advanced; see `Clock`."""
-        timer = FakeTimer(self, loop, self._elapsed_s + delay_s, call)
+        """Have `loop` call once time was advanced to `when_s`; see `Clock`."""
+        timer = FakeTimer(self, loop, when_s, call)
         with self._lock:
             self._timers.append(timer)
         self._fire()
@@ -57,7 +57,7 @@ class FakeClock:
 
     @property
     def waiting(self) -> int:
-        """How many calls are to come; await one before advancing what another thread waits for."""
+        """How many calls are still to come."""
         return len(self._timers)
 
     def forget(self, timer: FakeTimer) -> None:
@@ -75,7 +75,7 @@ class FakeClock:
 
 
 class FakeTimer:
-    """What `FakeClock.call_later` returns."""
+    """What `FakeClock.call_at` returns."""
 
     def __init__(
         self,

@@ -361,7 +361,9 @@ class FaultServer:
                     return
                 idle = None
                 if exchange.idle_s is not None:
-                    idle = self.clock.call_later(loop, exchange.idle_s, connection.close)
+                    idle = self.clock.call_at(
+                        loop, self.clock.monotonic() + exchange.idle_s, connection.close
+                    )
         finally:
             if idle is not None:
                 idle.cancel()
