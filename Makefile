@@ -40,6 +40,7 @@ check: venv
 # What makes a site of the guide, apart from .venv, since nothing else needs it.
 docs: venv
 	$(BIN)/python scripts/settings_page.py > docs/settings.md
+	$(BIN)/python scripts/failures_page.py > docs/failures.md
 	$(BIN)/python scripts/api_page.py > docs/api.md
 	$(BIN)/python -m tests.rules
 	@scripts/venv '$(PYTHON)' .venv-docs docs/requirements.lock

@@ -420,7 +420,7 @@ MUTANTS: dict[str, tuple[Callable[[], AsyncSpanQueue], Patch]] = {
     "retry": (retried, losing_from_batch(Backlog, "park")),
     "retry taken up": (retried, losing_from_batch(Backlog, "take", of_result=True)),
     "bisect": (refused, losing_from_batch(verdict, "_halves", of_result=True)),
-    "cut-out": (named, losing_from_batch(verdict, "_batch", of_result=True)),
+    "cut-out": (named, losing_from_batch(verdict, "_part", of_result=True)),
     "rejected": (rejected, losing_argument(Lane, "_lose")),
     "dropped": (exhausted, losing_argument(Lane, "_lose")),
     "held for a START": (held, forgetting_held_ends),

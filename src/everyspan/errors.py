@@ -6,6 +6,7 @@ EverySpanError
 │   ├── RetryableExportError     perhaps stored; upserts make repeating safe
 │   ├── BatchTooLargeError       the body is too big: send halves
 │   ├── BatchRefusedError        nothing stored, some span is at fault: cut it out or bisect
+│   ├── DestinationRefusedError  nothing is taken from us, whatever it is: keep all, and probe
 │   └── PermanentExportError     the same bytes will fail again: reject the batch
 ├── RequestError             the server refuses a request and says why (status, code, loc)
 └── StoreError               the store cannot do it
@@ -57,6 +58,16 @@ class RetryableExportError(ExportError):
         self.retry_after_s = retry_after_s
         self.congested = congested
 
+    @property
+    def is_trouble(self) -> bool:
+        """False where the destination works and merely left something out."""
+        return self.status is None or self.status >= 400
+
+    @property
+    def is_general(self) -> bool:
+        """True for trouble of the whole destination, which other batches would meet as well."""
+        return self.congested or self.status is None
+
 
 class BatchTooLargeError(ExportError):
     """The body exceeds what the backend takes (413): halves may pass."""
@@ -78,6 +89,14 @@ class BatchRefusedError(ExportError):
     ) -> None:
         super().__init__(message, reason=reason, status=status)
         self.offenders = tuple(offenders)
+
+
+class DestinationRefusedError(ExportError):
+    """The destination takes nothing from us: no key, no such path, a proxy's page instead.
+
+    No span is at fault, so none is rejected. They wait, and single ones are tried now and then,
+    until the cause is mended or the spans are too old.
+    """
 
 
 class PermanentExportError(ExportError):

@@ -269,16 +269,19 @@ def test_an_abandoned_span_is_written_at_once_and_only_once() -> None:
 def test_spans_beyond_their_age_are_given_up_wherever_they_wait() -> None:
     """Design: one total deadline."""
     backlog = make_backlog(max_age_s=10.0)
-    backlog.park(Batch([], [end("parked old", 1.0), end("parked new", 5.0)], due_s=99.0))
+    backlog.park(
+        Batch([], [end("parked old", 1.0), end("parked new", 5.0)], due_s=99.0, reason="http 503")
+    )
     backlog.add_start(start("a", 0.5))
     backlog.add_end(end("old", 1.0))
     backlog.add_end(end("a", 2.0))
     backlog.add_end(end("new", 5.0))
     expired = backlog.take_expired(11.0)
-    assert sorted(ids(expired)) == ["a", "old", "parked old"]
-    backlog.settle(expired)
+    told = sorted((record.id, why) for record, why in expired)
+    assert told == [("a", ""), ("old", ""), ("parked old", "http 503")]
+    backlog.settle(record for record, _ in expired)
     # Its START is gone: the END of `a` is free, and expires in its turn.
-    assert sorted(ids(backlog.take_expired(12.0))) == ["a"]
+    assert [(record.id, why) for record, why in backlog.take_expired(12.0)] == [("a", "")]
     assert backlog.queued == 2
     assert sorted(ids(backlog.take_all())) == ["new", "parked new"]
 
@@ -478,7 +481,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
-        expired = self.backlog.take_expired(self.now_s)
+        expired = [record for record, _ in self.backlog.take_expired(self.now_s)]
         assert all(record.offered_s <= self.now_s - 3.0 for record in expired)
         self.leave(expired)
         for record in expired:

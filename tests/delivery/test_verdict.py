@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,7 @@ from everyspan.delivery.verdict import Verdict, judge
 from everyspan.errors import (
     BatchRefusedError,
     BatchTooLargeError,
+    DestinationRefusedError,
     ExportError,
     PermanentExportError,
     RetryableExportError,
@@ -39,6 +40,7 @@ def judged(
     *,
     attempts_max: int | None = None,
     refused_by_backend: bool = True,
+    blames_no_span: bool = False,
 ) -> Verdict:
     """The verdict, with the longest jitter."""
     return judge(
@@ -48,6 +50,7 @@ def judged(
         attempts_max=attempts_max,
         draw=lambda: 1.0,
         refused_by_backend=refused_by_backend,
+        blames_no_span=blames_no_span,
     )
 
 
@@ -103,13 +106,42 @@ def test_every_record_is_in_exactly_one_place(
 def test_a_retry_waits_and_keeps_its_attempts() -> None:
     """trace:D4: backoff, or what the backend asked for."""
     batch = make_batch(1, 1, attempts=3)
-    verdict = judged(batch, RetryableExportError("m", reason="http 503"))
+    verdict = judged(batch, RetryableExportError("m", reason="http 500", status=500))
     assert verdict.again == [batch]
     assert batch.due_s == NOW_S + 2.0
-    assert (batch.reason, batch.attempts) == ("http 503", 3)
-    asked = RetryableExportError("m", reason="http 429", retry_after_s=50.0)
+    assert (batch.reason, batch.attempts) == ("http 500", 3)
+    asked = RetryableExportError("m", reason="http 500", status=500, retry_after_s=50.0)
     judged(batch, asked)
     assert batch.due_s == pytest.approx(NOW_S + 55.0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RetryableExportError("m", reason="timeout"),
+        RetryableExportError("m", reason="http 503", status=503, congested=True),
+        RetryableExportError("m", reason="http 429", retry_after_s=50.0, congested=True),
+    ],
+)
+def test_trouble_of_the_whole_destination_is_waited_out_once(error: ExportError) -> None:
+    """DESIGN, backoff: the lane pauses; the batch does not wait on top of that."""
+    batch = make_batch(1, 1, attempts=9)
+    assert judged(batch, error).again == [batch]
+    assert (batch.due_s, batch.reason) == (NOW_S, error.reason)
+
+
+@pytest.mark.parametrize("kind", [BatchRefusedError, DestinationRefusedError])
+def test_a_destination_that_takes_nothing_costs_no_span(
+    kind: Callable[..., ExportError],
+) -> None:
+    """P5: all wait, the lone one too, unless the attempts are limited."""
+    error = kind("m", reason="http 401", status=401)
+    for size in (1, 4):
+        batch = make_batch(0, size)
+        assert judged(batch, error, blames_no_span=True).again == [batch]
+        assert (batch.due_s, batch.reason) == (NOW_S, "http 401")
+    limited = judged(make_batch(0, 1), error, attempts_max=1, blames_no_span=True)
+    assert [reason for _, reason in limited.dropped] == ["http 401"]
 
 
 def test_attempts_that_were_limited_end_in_a_drop() -> None:

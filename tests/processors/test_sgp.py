@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from everyspan.delivery.backlog import Batch
 from everyspan.errors import (
     BatchRefusedError,
-    PermanentExportError,
+    DestinationRefusedError,
     RetryableExportError,
     SettingsError,
 )
@@ -411,7 +411,7 @@ def test_offenders_are_read_from_a_refusal(body: bytes, offenders: Sequence[int]
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(503, RetryableExportError), (409, BatchRefusedError), (404, PermanentExportError)],
+    [(503, RetryableExportError), (409, BatchRefusedError), (404, DestinationRefusedError)],
 )
 def test_whoever_awaits_it_directly_gets_our_errors(status: int, kind: type[Exception]) -> None:
     """The class says whether trying again can help."""

@@ -190,7 +190,7 @@ def test_nobody_there_is_said_and_may_be_tried_again() -> None:
     """With the word that the exit of the process looks for."""
     with Backend() as backend:
         base_url = backend.base_url
-    with pytest.raises(RetryableExportError, match="cannot connect") as caught:
+    with pytest.raises(RetryableExportError, match="no connection") as caught:
         put(make_clients(base_url))
     assert caught.value.reason == "cannot connect"
 

@@ -8,69 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everyspan.errors import (
-    BatchRefusedError,
-    BatchTooLargeError,
-    ExportError,
-    PermanentExportError,
-    RetryableExportError,
-)
-from everyspan.transport.reply import Reply, retry_after_s, to_error
+from everyspan.transport.reply import Reply, retry_after_s, server_time_s
 
 NOW_S = 1_760_000_000.0
-
-
-def error_of(status: int, **headers: str) -> ExportError | None:
-    """What a reply with this status means; underscores in header names are hyphens."""
-    return to_error(
-        Reply(status, {name.replace("_", "-"): text for name, text in headers.items()}, b"")
-    )
-
-
-@pytest.mark.parametrize(
-    ("statuses", "kind", "congested"),
-    [
-        ((408, 429, 502, 503, 504), RetryableExportError, True),
-        ((401, 403, 500, 507, 511, 599), RetryableExportError, False),
-        ((413,), BatchTooLargeError, None),
-        ((400, 409, 422), BatchRefusedError, None),
-        ((301, 307, 404, 405, 410, 415, 501, 505), PermanentExportError, None),
-    ],
-)
-def test_the_status_decides(
-    statuses: tuple[int, ...], kind: type[ExportError], congested: bool | None
-) -> None:
-    """`sgp:X1`, `X3` and the design's table."""
-    for status in statuses:
-        error = error_of(status)
-        assert type(error) is kind, status
-        assert (error.status, error.reason) == (status, f"http {status}")
-        if isinstance(error, RetryableExportError):
-            assert error.congested is congested
-            assert error.retry_after_s is None
-
-
-@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
-def test_success_is_no_error(status: int) -> None:
-    """Any 2xx."""
-    assert error_of(status) is None
-
-
-def test_the_server_may_say_whether_to_try_again() -> None:
-    """`x-should-retry` overrides (`sgp:E1`); a 4xx it calls final keeps its own meaning."""
-    assert type(error_of(503, x_should_retry="false")) is PermanentExportError
-    assert type(error_of(429, x_should_retry="false")) is PermanentExportError
-    assert type(error_of(409, x_should_retry="false")) is BatchRefusedError
-    assert type(error_of(501, x_should_retry="true")) is RetryableExportError
-    assert type(error_of(404, x_should_retry="true")) is RetryableExportError
-    assert error_of(200, x_should_retry="true") is None
-
-
-def test_the_wait_that_was_asked_for_is_carried() -> None:
-    """Retry-After reaches the backoff."""
-    error = error_of(503, retry_after="7")
-    assert isinstance(error, RetryableExportError)
-    assert error.retry_after_s == 7.0
 
 
 @pytest.mark.parametrize(
@@ -109,3 +49,12 @@ def test_no_retry_after_does_harm(text: str) -> None:
     """P4: whatever a backend sends is a finite wait or none."""
     seconds = retry_after_s(text, now_s=NOW_S)
     assert seconds is None or 0 <= seconds < 10**9
+
+
+def test_a_date_is_meant_by_the_senders_clock() -> None:
+    """A machine whose clock is minutes off waits as long as it was asked to."""
+    reply = Reply(503, {"date": formatdate(NOW_S + 3600, usegmt=True)}, b"")
+    asked = formatdate(NOW_S + 3610, usegmt=True)
+    assert retry_after_s(asked, now_s=server_time_s(reply) or 0) == 10.0
+    assert server_time_s(Reply(503, {}, b"")) is None
+    assert server_time_s(Reply(503, {"date": "garbage"}, b"")) is None

@@ -131,7 +131,8 @@ def _destinations(
                 "sgp",
                 processor.base_url,
                 account=chosen.sgp_account_id,
-                key=chosen.sgp_api_key,
+                # Of the environment, so text.
+                key=str(chosen.sgp_api_key),
                 key_env="SGP_API_KEY",
                 address_env="SGP_CLIENT_BASE_URL",
             )

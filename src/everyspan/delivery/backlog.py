@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable
 
+from everyspan.delivery.circuit import Suspicion
 from everyspan.model.record import SpanRecord
 
 SpanKey = tuple[str, str]
@@ -31,6 +32,10 @@ def _key(record: SpanRecord) -> SpanKey:
     return (record.trace_id, record.id)
 
 
+def _attempts(batch: Batch) -> int:
+    return batch.attempts
+
+
 def _seq(record: SpanRecord) -> int:
     return record.seq
 
@@ -38,11 +43,12 @@ def _seq(record: SpanRecord) -> int:
 class Batch:
     """Spans that travel together.
 
-    `attempts` counts requests made with them; `due_s` is when a parked batch may leave again and
-    `reason` why it is parked. `started` are the ENDs whose START this destination has stored.
+    `attempts` counts requests made with them, `number` the lane's requests when the last of these
+    was made, `suspicion` what speaks against them. `due_s` is when a parked batch may leave again
+    and `reason` why it is parked. `started` are the ENDs whose START this destination has stored.
     """
 
-    __slots__ = ("attempts", "due_s", "ends", "reason", "started", "starts")
+    __slots__ = ("attempts", "due_s", "ends", "number", "reason", "started", "starts", "suspicion")
 
     def __init__(
         self,
@@ -58,6 +64,8 @@ class Batch:
         self.attempts = attempts
         self.due_s = due_s
         self.reason = reason
+        self.number = 0
+        self.suspicion = Suspicion()
         self.started: Collection[SpanRecord] = ()
 
     @property
@@ -105,6 +113,7 @@ class Backlog:
         self._unsettled: dict[SpanKey, int] = {}
         self._held: dict[SpanKey, list[SpanRecord]] = {}
         self._parked: list[Batch] = []
+        self._takes_parked = False
         # Spans whose START is stored and whose END has no answer yet, oldest first.
         self._started: dict[SpanKey, None] = {}
 
@@ -200,23 +209,43 @@ class Backlog:
         batch = self._take_parked(now_s)
         if batch is None and self._is_due(now_s, hurry=hurry):
             batch = self._cut()
-        if batch is not None and self._started:
-            batch.started = {end for end in batch.ends if _key(end) in self._started}
-        return batch
+        return batch and self._handed_out(batch)
 
-    def take_expired(self, now_s: float) -> list[SpanRecord]:
-        """Remove and return the records older than `max_age_s`; to be settled by the caller."""
+    def take_one(self, now_s: float) -> Batch | None:
+        """Hand out a single span whatever is due, another one each time; None if none may leave."""
+        self._admit_due_starts(now_s)
+        # In turns, since what is parked may be bad and what waits good.
+        self._takes_parked = not self._takes_parked
+        if self._parked and (self._takes_parked or not (self._starts or self._ends)):
+            batch = min(self._parked, key=_attempts)
+            self._parked.remove(batch)
+            rest, one = batch, Batch([], [], attempts=batch.attempts, reason=batch.reason)
+            one.suspicion = batch.suspicion.lessened()
+            (one.ends if rest.ends else one.starts).append((rest.ends or rest.starts).pop())
+            if len(rest):
+                self._parked.append(rest)
+        elif self._starts or self._ends:
+            one = self._cut(spans_max=1)
+        else:
+            return None
+        return self._handed_out(one)
+
+    def take_expired(self, now_s: float) -> list[tuple[SpanRecord, str]]:
+        """Remove and return the records older than `max_age_s`, each with why it was parked.
+
+        To be settled by the caller.
+        """
         limit_s = now_s - self.max_age_s
-        expired: list[SpanRecord] = []
+        expired: list[tuple[SpanRecord, str]] = []
         for waiting in (self._starts, self._ends):
             while waiting and waiting[0].offered_s <= limit_s:
                 record = waiting.popleft()
                 self._bytes -= record.size_bytes
-                expired.append(record)
+                expired.append((record, ""))
         for batch in self._parked:
             old = [record for record in batch.records if record.offered_s <= limit_s]
             if old:
-                expired += old
+                expired += [(record, batch.reason) for record in old]
                 batch.starts = [r for r in batch.starts if r.offered_s > limit_s]
                 batch.ends = [r for r in batch.ends if r.offered_s > limit_s]
         self._parked = [batch for batch in self._parked if len(batch)]
@@ -349,6 +378,11 @@ class Backlog:
             self._unsettled[key] = left
         return not left
 
+    def _handed_out(self, batch: Batch) -> Batch:
+        if self._started:
+            batch.started = {end for end in batch.ends if _key(end) in self._started}
+        return batch
+
     def _take_parked(self, now_s: float) -> Batch | None:
         for position, batch in enumerate(self._parked):
             if batch.due_s <= now_s:
@@ -363,15 +397,15 @@ class Backlog:
         oldest_s = min(waiting[0].offered_s for waiting in (self._starts, self._ends) if waiting)
         return now_s >= oldest_s + self.linger_s
 
-    def _cut(self) -> Batch:
-        room = self.batch_size
+    def _cut(self, *, spans_max: int | None = None) -> Batch:
+        room = size_max = spans_max or self.batch_size
         bytes_left = self.batch_bytes
         parts: list[list[SpanRecord]] = []
         for waiting in (self._starts, self._ends):
             taken: list[SpanRecord] = []
             while waiting and room:
                 size = waiting[0].size_bytes
-                if size > bytes_left and room < self.batch_size:
+                if size > bytes_left and room < size_max:
                     break
                 bytes_left -= size
                 room -= 1

@@ -29,12 +29,14 @@ from everyspan.clock import Clock
 from everyspan.config import Settings
 from everyspan.delivery.backlog import Backlog, Batch
 from everyspan.delivery.backoff import wait_s
+from everyspan.delivery.circuit import Circuit
 from everyspan.delivery.exporter import Exporter
 from everyspan.delivery.gate import Gate
 from everyspan.delivery.limiter import Limiter
 from everyspan.delivery.verdict import judge
 from everyspan.errors import (
     BatchRefusedError,
+    DestinationRefusedError,
     ExportError,
     PermanentExportError,
     RetryableExportError,
@@ -116,8 +118,9 @@ class Lane:
         self._epoch = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake_up: asyncio.Event | None = None
+        self._circuit = Circuit()
         self._failures = 0
-        self._failed_s = AWAKE_S
+        self._failed_number = 0
         self._paused_until_s = AWAKE_S
         self._said: dict[str, int] = {}
 
@@ -300,21 +303,26 @@ class Lane:
 
     def _decide(self, now_s: float) -> tuple[Batch | None, float | None, float]:
         """Return the batch to send now, or how long to sleep; and until when nobody will look."""
-        for record in self._backlog.take_expired(now_s):
-            self._lose(record, "expired", self.account.drop)
-        if len(self._in_flight) >= self._limiter.limit:
+        for record, why in self._backlog.take_expired(now_s):
+            why = why or self._circuit.open_for or ""
+            self._lose(record, f"expired after {why}" if why else "expired", self.account.drop)
+        is_open = self._circuit.open_for is not None
+        # After a failure one request finds out whether it is over.
+        if len(self._in_flight) >= (1 if is_open or self._failures else self._limiter.limit):
             # An answer will wake us, if one comes before what waits is too old.
             return None, self._expires_in_s(now_s), AWAKE_S
         if now_s < self._paused_until_s:
             return None, min(self._paused_until_s - now_s, self._expires_in_s(now_s)), AWAKE_S
         # Only those that somebody waits for: others linger as ever.
         hurry = self.hurries > 0 and self._backlog.oldest_seq <= self.hurry_seq
-        batch = self._backlog.take(now_s, hurry=hurry)
+        waiting = self._backlog
+        batch = waiting.take_one(now_s) if is_open else waiting.take(now_s, hurry=hurry)
         if batch is None:
             sleep_s = self._backlog.due_in_s(now_s, hurry=hurry)
             return None, sleep_s, NEVER_S if sleep_s is None else now_s + sleep_s
         batch.attempts += 1
         self.account.requests += 1
+        batch.number = self.account.requests
         self._in_flight[id(batch)] = batch
         return batch, None, AWAKE_S
 
@@ -336,6 +344,8 @@ class Lane:
         records = batch.records
         if len(failed) < len(records):
             self._failures = 0
+            if self._circuit.stored():
+                self._gate.after.append(self._say_accepted)
             self._limiter.succeeded(saturated=saturated and self._backlog.is_full)
         for position, record in enumerate(records):
             if position in failed:
@@ -352,23 +362,14 @@ class Lane:
         for position, failure in failed.items():
             record = records[position]
             single = Batch([], [record]) if record.is_end else Batch([record], [])
-            single.attempts = batch.attempts
+            single.attempts, single.number = batch.attempts, batch.number
             self._failed(single, failure, sent_s, now_s)
 
     def _failed(self, batch: Batch, error: ExportError, sent_s: float, now_s: float) -> None:
-        if isinstance(error, RetryableExportError) and not self.exporter.is_foreign:
-            # What was under way together fails together: that is one failure.
-            is_news = sent_s >= self._failed_s
-            if is_news:
-                self._failures += 1
-                self._failed_s = now_s
-            if is_news or error.retry_after_s is not None:
-                pause_s = wait_s(
-                    self._failures, retry_after_s=error.retry_after_s, draw=random.random
-                )
-                self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
-            if error.congested:
-                self._limiter.congested(sent_s=sent_s, now_s=now_s)
+        blames_no_span = self._blames_no_span(batch, error)
+        is_trouble = isinstance(error, RetryableExportError) and error.is_trouble
+        if blames_no_span or (is_trouble and not self.exporter.is_foreign):
+            self._pause(batch, error, sent_s, now_s)
         verdict = judge(
             batch,
             error,
@@ -376,6 +377,7 @@ class Lane:
             attempts_max=self._settings.max_retries,
             draw=random.random,
             refused_by_backend=not self.exporter.is_foreign,
+            blames_no_span=blames_no_span,
         )
         for again in verdict.again:
             for needless in self._backlog.park(again):
@@ -385,7 +387,47 @@ class Lane:
         for record, reason in verdict.dropped:
             self._lose(record, reason, self.account.drop)
 
+    def _blames_no_span(self, batch: Batch, error: ExportError) -> bool:
+        """Tell whether the destination takes nothing at all, and open the circuit if so."""
+        if isinstance(error, BatchRefusedError):
+            if error.offenders or not self._circuit.refused(len(batch)):
+                return False
+        elif not isinstance(error, DestinationRefusedError) or self._circuit.blames(
+            batch.suspicion
+        ):
+            return False
+        if self._circuit.broke(error.reason):
+            self._gate.after.append(partial(self._say_refused, error.reason))
+        return True
+
+    def _pause(self, batch: Batch, error: ExportError, sent_s: float, now_s: float) -> None:
+        """Let nothing leave for a while."""
+        asked_s = error.retry_after_s if isinstance(error, RetryableExportError) else None
+        # What was under way together fails together: that is one failure.
+        is_news = batch.number > self._failed_number
+        if is_news:
+            self._failures += 1
+            self._failed_number = self.account.requests
+        if is_news or asked_s is not None:
+            pause_s = wait_s(self._failures, retry_after_s=asked_s, draw=random.random)
+            self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
+        if isinstance(error, RetryableExportError) and error.congested:
+            self._limiter.congested(sent_s=sent_s, now_s=now_s)
+
     # -- on any thread, outside the gate
+
+    def _say_refused(self, reason: str) -> None:
+        complain(
+            "%s takes no spans: %s; they are kept for %g s and one is tried now and then",
+            self.account.name,
+            reason,
+            self._settings.max_age_s,
+            cause=f"{self.account.name} {reason}",
+            level=logging.WARNING,
+        )
+
+    def _say_accepted(self) -> None:
+        complain("%s takes spans again", self.account.name, level=logging.INFO)
 
     def _warn_of_loss(self, reason: str) -> None:
         lost = self._lost(reason)

@@ -13,8 +13,8 @@ from everyspan.delivery.backlog import Batch
 from everyspan.delivery.backoff import wait_s
 from everyspan.errors import (
     BatchRefusedError,
-    BatchTooLargeError,
     ExportError,
+    PermanentExportError,
     RetryableExportError,
 )
 from everyspan.model.record import SpanRecord
@@ -37,6 +37,7 @@ def judge(
     attempts_max: int | None,
     draw: Callable[[], float],
     refused_by_backend: bool,
+    blames_no_span: bool = False,
 ) -> Verdict:
     """Return what to do with `batch`, whose last attempt (already counted) ended in `error`.
 
@@ -45,14 +46,15 @@ def judge(
         draw: Returns a number in [0, 1).
         refused_by_backend: False where the error is a processor's own. Where it is, or no answer
             came, nobody refused: what will not be sent again counts as dropped.
+        blames_no_span: The destination takes nothing at all (see `circuit`).
     """
     verdict = Verdict()
-    if isinstance(error, RetryableExportError):
+    if blames_no_span or isinstance(error, RetryableExportError):
         if attempts_max is not None and batch.attempts >= attempts_max:
             verdict.dropped = [(record, error.reason) for record in batch.records]
         else:
-            pause_s = wait_s(batch.attempts, retry_after_s=error.retry_after_s, draw=draw)
-            batch.due_s, batch.reason = now_s + pause_s, error.reason
+            batch.reason = error.reason
+            batch.due_s = now_s + _pause_s(batch, error, draw)
             verdict.again = [batch]
     elif isinstance(error, BatchRefusedError) and error.offenders and len(batch) > 1:
         records = batch.records
@@ -63,8 +65,8 @@ def judge(
             verdict.rejected.append((records[position], error.reason))
         rest = [record for position, record in enumerate(records) if position not in named]
         if named and rest:
-            verdict.again = [_batch(rest, error.reason)]
-    elif isinstance(error, BatchRefusedError | BatchTooLargeError) and len(batch) > 1:
+            verdict.again = [_part(batch, rest, error.reason)]
+    elif not isinstance(error, PermanentExportError) and len(batch) > 1:
         verdict.again = _halves(batch, error.reason)
     else:
         lost = [(record, error.reason) for record in batch.records]
@@ -75,15 +77,24 @@ def judge(
     return verdict
 
 
+def _pause_s(batch: Batch, error: ExportError, draw: Callable[[], float]) -> float:
+    # Trouble of the whole destination pauses the lane, which is all the waiting there is to do.
+    if isinstance(error, RetryableExportError) and not error.is_general:
+        return wait_s(batch.attempts, retry_after_s=error.retry_after_s, draw=draw)
+    return 0.0
+
+
 def _halves(batch: Batch, reason: str) -> list[Batch]:
     records = batch.records
     middle = len(records) // 2
-    return [_batch(records[:middle], reason), _batch(records[middle:], reason)]
+    return [_part(batch, records[:middle], reason), _part(batch, records[middle:], reason)]
 
 
-def _batch(records: list[SpanRecord], reason: str) -> Batch:
-    return Batch(
+def _part(whole: Batch, records: list[SpanRecord], reason: str) -> Batch:
+    part = Batch(
         [record for record in records if not record.is_end],
         [record for record in records if record.is_end],
         reason=reason,
     )
+    part.suspicion = whole.suspicion.lessened()
+    return part

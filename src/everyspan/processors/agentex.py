@@ -52,7 +52,8 @@ from everyspan.processors.wire import (
     with_members,
 )
 from everyspan.transport.client import HttpClients
-from everyspan.transport.reply import Reply, to_error
+from everyspan.transport.outcomes import to_error
+from everyspan.transport.reply import Reply
 
 DEFAULT_BASE_URL = "http://localhost:5003"
 """`agx` §1."""

@@ -9,7 +9,7 @@ S3  Nothing is kept between START and END (`trace:S1`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from everyspan.delivery.backlog import Batch
 from everyspan.errors import (
     BatchRefusedError,
     BatchTooLargeError,
+    DestinationRefusedError,
     ExportError,
     PermanentExportError,
     RetryableExportError,
@@ -48,7 +49,8 @@ from everyspan.processors.wire import (
     with_members,
 )
 from everyspan.transport.client import HttpClients
-from everyspan.transport.reply import Reply, to_error
+from everyspan.transport.outcomes import UNACKNOWLEDGED, to_error
+from everyspan.transport.reply import Reply
 
 DEFAULT_BASE_URL = "https://api.egp.scale.com"
 """`sgp` §1, environment `production`."""
@@ -72,28 +74,25 @@ _TYPES = frozenset(SpanType)
 
 @dataclass(frozen=True, slots=True)
 class SGPTracingProcessorConfig(TracingProcessorConfig):
-    """Where and as whom to deliver; an empty `sgp_base_url` counts as unset (D21)."""
+    """Where and as whom to deliver; an empty `sgp_base_url` counts as unset (D21).
+
+    A key that is rotated while the process runs may be a function, which is asked before each
+    request, on the thread that sends, and must not wait.
+    """
 
     type: Literal["sgp"] = field(default="sgp", kw_only=True)
-    sgp_api_key: str
+    sgp_api_key: str | Callable[[], str] = field(repr=False)
     sgp_account_id: str
     sgp_base_url: str | None = None
 
     def __post_init__(self) -> None:
         if self.type != "sgp":
             raise SettingsError(f"type must be sgp, got {self.type!r}")
-        for name in ("sgp_api_key", "sgp_account_id"):
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                raise SettingsError(f"{name} must be text, got {value!r}")
-            if not value.isascii() or not value.isprintable():
-                raise SettingsError(f"{name} must be printable ASCII: it travels in a header")
+        if not callable(self.sgp_api_key):
+            check_credential(self.sgp_api_key, "sgp_api_key")
+        check_credential(self.sgp_account_id, "sgp_account_id")
         if self.sgp_base_url:
             check_address(self.sgp_base_url, "sgp_base_url")
-
-    def __repr__(self) -> str:
-        # Without the key: configurations end up in logs.
-        return f"SGPTracingProcessorConfig({self.sgp_account_id!r}, {self.sgp_base_url!r})"
 
 
 class SGPAsyncTracingProcessor(BuiltinProcessor):
@@ -128,12 +127,12 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
             )
         elif not environment.skip_span_start:
             self.start_delay_s = 0.0
+        self._api_key = config.sgp_api_key
         self._is_verified = not only_everyspan
         self.takes_starts = not environment.skip_span_start
         self._http = HttpClients(
             self.base_url,
             headers={
-                "x-api-key": config.sgp_api_key,
                 "x-selected-account-id": config.sgp_account_id,
                 "content-type": "application/json",
                 "accept": "application/json",
@@ -162,7 +161,10 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
             )
         if not self._is_verified:
             await self._verify()
-        reply = await self._http.request("PUT", BATCH_PATH, self.encode(batch.records))
+        records = batch.records
+        reply = await self._http.request(
+            "PUT", BATCH_PATH, self.encode(records), headers={"x-api-key": self._key()}
+        )
         error = to_error(reply)
         if isinstance(error, BatchRefusedError):
             error = BatchRefusedError(
@@ -173,7 +175,12 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
             )
         if error is not None:
             raise error
-        return {}
+        return {
+            position: RetryableExportError(
+                UNACKNOWLEDGED.text, reason=UNACKNOWLEDGED.reason, status=reply.status
+            )
+            for position in _unnamed(reply, records)
+        }
 
     async def probe(self) -> Reply:
         """Ask what changes nothing and shows whether the backend is there and takes the key.
@@ -183,7 +190,9 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
         """
         if self.only_everyspan:
             return await self._http.request("GET", "/healthz")
-        return await self._http.request("POST", PROBE_PATH, PROBE_BODY)
+        return await self._http.request(
+            "POST", PROBE_PATH, PROBE_BODY, headers={"x-api-key": self._key()}
+        )
 
     def connections(self) -> int:
         """Return how many connections were opened so far."""
@@ -215,6 +224,19 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
         return self._http.current() if self.is_enabled else None
 
     # -- within
+
+    def _key(self) -> str:
+        if not callable(self._api_key):
+            return self._api_key
+        try:
+            key = self._api_key()
+            check_credential(key, "what the function sgp_api_key returns")
+        except Exception as error:
+            # The user's function: as if the backend refused the key, so that the spans wait.
+            raise DestinationRefusedError(
+                f"sgp_api_key raised {type(error).__name__}", reason="no key"
+            ) from None
+        return key
 
     async def _verify(self) -> None:
         reply = await self._http.request("GET", "/healthz")
@@ -261,6 +283,14 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
         return with_members(to_object(record.data, "data"), members)
 
 
+def check_credential(value: object, name: str) -> None:
+    """Raise a `SettingsError` unless `value` can travel in a header; it is not shown."""
+    if not isinstance(value, str):
+        raise SettingsError(f"{name} must be text, got {type(value).__name__}")
+    if not value.isascii() or not value.isprintable():
+        raise SettingsError(f"{name} must be printable ASCII: it travels in a header")
+
+
 class _Item(msgspec.Struct, omit_defaults=True):
     """One SpanCreate (`sgp` §3); absent fields are left out."""
 
@@ -283,6 +313,29 @@ class _Item(msgspec.Struct, omit_defaults=True):
             value = getattr(self, name)
             if value is not None:
                 setattr(self, name, valid_text(value))
+
+
+class _Written(msgspec.Struct):
+    id: str
+
+
+class _Acknowledgement(msgspec.Struct):
+    items: list[_Written] = []
+
+
+def _unnamed(reply: Reply, records: Sequence[SpanRecord]) -> list[int]:
+    """Return the positions of the spans that an answer leaves out while it names others.
+
+    An answer that names none, or is longer than what is kept of it, is taken at its status.
+    """
+    try:
+        items = msgspec.json.decode(reply.body, type=_Acknowledgement).items
+    except (msgspec.DecodeError, RecursionError):
+        return []
+    named = {item.id for item in items}
+    if not named:
+        return []
+    return [number for number, record in enumerate(records) if valid_text(record.id) not in named]
 
 
 class _Refusal(msgspec.Struct):

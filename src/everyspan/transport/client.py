@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import socket
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import httpx2
 
 from everyspan.errors import RetryableExportError
+from everyspan.transport import outcomes
+from everyspan.transport.outcomes import Outcome
 from everyspan.transport.reply import Reply
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -78,22 +81,10 @@ class HttpClients:
             async with asyncio.timeout(self._timeout_s):
                 return await self._exchange(client, method, path, body, headers)
         except TimeoutError:
-            raise RetryableExportError(
-                f"no answer within {self._timeout_s:g} s", reason="timeout", congested=True
-            ) from None
-        except httpx2.ConnectError as error:
-            raise RetryableExportError(
-                f"cannot connect to {self._base_url}: {error}", reason="cannot connect"
-            ) from error
-        except httpx2.TimeoutException as error:
-            raise RetryableExportError(
-                f"time-out talking to {self._base_url}", reason="timeout", congested=True
-            ) from error
+            raise _failure(outcomes.TIMED_OUT, f"no answer within {self._timeout_s:g} s") from None
         except (httpx2.HTTPError, OSError) as error:
-            # A reused connection that the other side closed is a RemoteProtocolError.
-            raise RetryableExportError(
-                f"connection to {self._base_url} broke: {error!r}", reason="connection broke"
-            ) from error
+            row = _row_of(error)
+            raise _failure(row, f"{row.text}, talking to {self._base_url}: {error!r}") from error
 
     def current(self) -> httpx2.AsyncClient:
         """Return the running loop's client; outside any loop a new one (`trace:L4`)."""
@@ -186,3 +177,27 @@ class HttpClients:
 def _ssl_context(*, secure: bool) -> ssl.SSLContext:
     # Reading the system's certificates is what costs 20 ms; plain HTTP needs none.
     return ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _row_of(error: httpx2.HTTPError | OSError) -> Outcome:
+    if isinstance(error, httpx2.TimeoutException):
+        return outcomes.TIMED_OUT
+    causes = {type(cause) for cause in _causes(error)}
+    if any(issubclass(cause, ssl.SSLError) for cause in causes):
+        return outcomes.UNTRUSTED
+    if any(issubclass(cause, socket.gaierror) for cause in causes):
+        return outcomes.UNRESOLVED
+    if isinstance(error, httpx2.ConnectError):
+        return outcomes.UNCONNECTED
+    # A reused connection that the other side closed is a RemoteProtocolError.
+    return outcomes.BROKEN
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _failure(row: Outcome, message: str) -> RetryableExportError:
+    return RetryableExportError(message, reason=row.reason, congested=row.congested)
