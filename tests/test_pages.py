@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import tomllib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,9 +121,11 @@ def test_what_a_page_says_is_printed_must_be(tmp_path: Path) -> None:
 )
 def test_what_a_page_shows_runs(page: Path, tmp_path: Path) -> None:
     """README.md and docs: every program and command succeeds and says nothing on stderr."""
-    with serving() as url:
-        port = url.rpartition(":")[2]
-        text = page.read_text(encoding="utf-8").replace(PORT, port)
+    text = page.read_text(encoding="utf-8")
+    # Where nobody listens, what needs a server after all fails.
+    needs_server = PORT in text or "everyspan.configure()" in text
+    with serving() if needs_server else nullcontext("http://127.0.0.1:1") as url:
+        text = text.replace(PORT, url.rpartition(":")[2])
         run(fences(text), tmp_path, os.environ | {"EVERYSPAN_ENDPOINT": url})
 
 
