@@ -147,6 +147,14 @@ def test_a_usage_that_no_reader_knows_is_kept_with_a_warning(
     assert NOT_BILLED in line
 
 
+def test_a_turn_of_tools_alone_is_a_usage(caplog: pytest.LogCaptureFixture) -> None:
+    """trace:U4: the warning is for names that readers do not know."""
+    a_turn = turn()
+    a_turn.record_usage(TurnUsage(num_tool_calls=2))
+    assert data_of(a_turn) == {"usage": {"num_tool_calls": 2, "num_reasoning_blocks": 0}}
+    assert said(caplog) == []
+
+
 @pytest.mark.parametrize("key", adk.turn.BILLED_KEYS)
 def test_every_name_that_readers_know_is_known(key: str, caplog: pytest.LogCaptureFixture) -> None:
     """trace:U4."""

@@ -84,6 +84,7 @@ async def facade(updates: AsyncIterator[int]) -> None:
     assert_type(await adk.tracing.end_span("t", started), everyspan.Span)  # type: ignore[arg-type]
     async for update in adk.trace_stream(updates, "t"):
         assert_type(update, int)
+    adk.create_langgraph_tracing_handler("t", parent_span_id=None)
     adk.TracingModule(adk.TracingService(everyspan.AsyncTracer()))
 
 

@@ -6,6 +6,7 @@ spans from the messages that an agent streams.
 
 from __future__ import annotations
 
+from everyspan.adk.langgraph import create_langgraph_tracing_handler
 from everyspan.adk.stream import StreamSpans, trace_stream
 from everyspan.adk.tracing_module import TracingModule, TracingService
 from everyspan.adk.turn import TurnSpan, TurnUsage
@@ -16,6 +17,7 @@ __all__ = [
     "TracingService",
     "TurnSpan",
     "TurnUsage",
+    "create_langgraph_tracing_handler",
     "trace_stream",
     "tracing",
 ]

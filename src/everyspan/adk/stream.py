@@ -184,8 +184,8 @@ class StreamSpans:
         """
         while self._tools:
             self._abandon(self._tools.pop(next(iter(self._tools))), error)
-        while self._messages:
-            self._drop(next(iter(self._messages)), error)
+        for index in list(self._messages):
+            self._drop(index, error)
 
     def _start(self, index: int, content: Any) -> None:
         kind = _kind(content)
