@@ -13,7 +13,9 @@ from everyspan.config import load_settings
 from everyspan.ledger import DestinationStats
 from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
 from everyspan.queue.span_queue import AsyncSpanQueue
-from tests.backend import Answer, Backend, Request, refusal
+from everyspan.testing import FaultServer, faults
+from everyspan.testing.exchange import Request
+from everyspan.testing.faults import Answer
 from tests.records import make_span
 from tests.waiting import wait_until
 
@@ -29,7 +31,7 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 class Sender:
     """A queue of the exporter thread and its SGP destination."""
 
-    def __init__(self, backend: Backend, **settings: Any) -> None:
+    def __init__(self, backend: FaultServer, **settings: Any) -> None:
         config = SGPTracingProcessorConfig("key", "account", backend.base_url)
         self.processor = SGPAsyncTracingProcessor(config)
         self.queue = AsyncSpanQueue(settings=load_settings(**settings), own_homes=True)
@@ -52,7 +54,9 @@ class Sender:
 def test_a_backend_that_loses_replies_has_one_row_a_span(no_backoff: None) -> None:
     """P6: every tenth reply is lost after the spans were stored; nothing is lost or doubled."""
     draw = random.Random(20_251_124)
-    with Backend(lambda r: Answer(then="lose" if draw.random() < 0.1 else "reply")) as backend:
+    with FaultServer(
+        lambda _: faults.lose_reply() if draw.random() < 0.1 else faults.ok()
+    ) as backend:
         sender = Sender(backend, batch_size=5, linger_ms=1)
         ids = sender.send(500)
         assert sender.queue.shutdown_sync(20)
@@ -69,12 +73,12 @@ def test_a_span_that_is_refused_costs_only_itself(names_it: bool) -> None:
     """P5: 422 for one of 200: 199 delivered, 1 rejected with its reason."""
 
     def script(request: Request) -> Answer:
-        bad = [n for n, item in enumerate(request.items) if item["id"] == "s123"]
+        bad = [n for n, item in enumerate(request.spans) if item["id"] == "s123"]
         if not bad:
-            return Answer()
-        return Answer(422, body=refusal(*bad) if names_it else refusal())
+            return faults.ok()
+        return faults.refuse(*bad) if names_it else faults.refuse()
 
-    with Backend(script) as backend:
+    with FaultServer(script) as backend:
         sender = Sender(backend, linger_ms=60_000)
         ids = sender.send()
         result = sender.queue.shutdown_sync(20)
@@ -89,9 +93,9 @@ def test_a_body_that_is_too_large_is_split() -> None:
     """413: halves may pass, and a span that is too large by itself is rejected alone."""
 
     def script(request: Request) -> Answer:
-        return Answer(413 if len(request.body) > 60_000 else 200)
+        return faults.status(413 if len(request.body) > 60_000 else 200)
 
-    with Backend(script) as backend:
+    with FaultServer(script) as backend:
         sender = Sender(backend, linger_ms=60_000)
         ids = sender.send(input="x" * 2_000)
         sender.queue.enqueue("end", make_span("big", input="x" * 80_000), [sender.processor])
@@ -102,7 +106,7 @@ def test_a_body_that_is_too_large_is_split() -> None:
 
 def test_a_backend_that_never_answers_holds_up_nobody() -> None:
     """P2, P4: `enqueue` never waits; `shutdown(2)` returns in time and says what was left, why."""
-    with Backend(lambda request: Answer(then="hang")) as backend:
+    with FaultServer(faults.hang()) as backend:
         # Only whole batches leave before the shutdown.
         sender = Sender(backend, batch_size=10, linger_ms=60_000)
         longest_s = 0.0
@@ -123,7 +127,7 @@ def test_a_backend_that_never_answers_holds_up_nobody() -> None:
 
 async def test_an_awaited_shutdown_returns_in_time_too() -> None:
     """P4: on a loop that the backend shares."""
-    with Backend(lambda request: Answer(then="hang")) as backend:
+    with FaultServer(faults.hang()) as backend:
         sender = Sender(backend)
         sender.send()
         before_s = time.monotonic()
@@ -139,7 +143,7 @@ def test_a_field_that_cannot_be_encoded_costs_only_itself() -> None:
         def __repr__(self) -> str:
             raise ValueError("never")
 
-    with Backend() as backend:
+    with FaultServer() as backend:
         sender = Sender(backend, linger_ms=60_000)
         sender.send(SPANS - 1, input={"fine": 1})
         bad = make_span("bad", input={"fine": 1, "bad": Unshowable()})
@@ -154,16 +158,16 @@ def test_a_field_that_cannot_be_encoded_costs_only_itself() -> None:
 def test_a_backend_in_trouble_gets_everything_in_the_end(no_backoff: None) -> None:
     """P1: every way to fail in turn, then recovery."""
     trouble = [
-        Answer(500),
-        Answer(503, headers={"retry-after": "0"}),
-        Answer(429),
-        Answer(then="lose", stores=False),
-        Answer(408),
-        Answer(401),
-        Answer(502, body=b"<html>"),
-        Answer(501, headers={"x-should-retry": "true"}),
+        faults.status(500),
+        faults.status(503, retry_after=0),
+        faults.status(429),
+        faults.reset_after_body(),
+        faults.status(408),
+        faults.status(401),
+        faults.status(502, body=b"<html>"),
+        faults.status(501, headers={"x-should-retry": "true"}),
     ]
-    with Backend(lambda r: trouble[r.number - 1] if r.number <= len(trouble) else Answer()) as b:
+    with FaultServer([*trouble, faults.ok()]) as b:
         sender = Sender(b, batch_size=20, linger_ms=0)
         ids = sender.send()
         assert sender.queue.shutdown_sync(20)
@@ -173,7 +177,7 @@ def test_a_backend_in_trouble_gets_everything_in_the_end(no_backoff: None) -> No
 
 def test_retry_after_is_obeyed_and_a_flush_does_not_break_it() -> None:
     """DESIGN: the batch is parked; what is left is said with its reason."""
-    with Backend(lambda request: Answer(503, headers={"retry-after": "120"})) as backend:
+    with FaultServer(faults.status(503, retry_after=120)) as backend:
         sender = Sender(backend, linger_ms=0)
         sender.send(1)
         wait_until(lambda: backend.batches)
@@ -185,7 +189,7 @@ def test_retry_after_is_obeyed_and_a_flush_does_not_break_it() -> None:
 
 def test_connections_are_kept_and_used_again() -> None:
     """The second of the three things that went wrong."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         sender = Sender(backend, batch_size=5, linger_ms=0, concurrency=4)
         for _ in range(20):
             sender.send(25)
@@ -198,7 +202,7 @@ def test_connections_are_kept_and_used_again() -> None:
 @pytest.mark.parametrize("stop", [True, False])
 def test_nothing_is_left_on_the_callers_loop(stop: bool, recwarn: pytest.WarningsRecorder) -> None:
     """No task, no connection, no warning: the queue's home was the caller's loop."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         config = SGPTracingProcessorConfig("key", "account", backend.base_url)
         processor, queue = SGPAsyncTracingProcessor(config), AsyncSpanQueue(linger_ms=0)
 

@@ -28,7 +28,9 @@ from everyspan.model.record import SpanRecord
 from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
 from everyspan.queue.intake import Intake
 from everyspan.queue.span_queue import AsyncSpanQueue
-from tests.backend import Answer, Backend, Request, refusal
+from everyspan.testing import FaultServer, faults
+from everyspan.testing.exchange import Request
+from everyspan.testing.faults import Answer
 from tests.records import make_span
 from tests.waiting import wait_until
 
@@ -71,18 +73,18 @@ def flaky(seed: int) -> Callable[[Request], Answer]:
     draw = random.Random(seed)
 
     def script(request: Request) -> Answer:
-        bad = [n for n, item in enumerate(request.items) if item["id"].endswith("7")]
+        bad = [n for n, item in enumerate(request.spans) if item["id"].endswith("7")]
         kind = draw.choice(["ok"] * 6 + ["503", "429", "lose", "413"])
         if kind == "ok" and bad:
-            return Answer(422, body=refusal(*bad) if draw.random() < 0.5 else refusal())
-        if kind == "413" and len(request.items) == 1:
+            return faults.refuse(*bad) if draw.random() < 0.5 else faults.refuse()
+        if kind == "413" and len(request.spans) == 1:
             kind = "503"
         return {
-            "ok": Answer(),
-            "503": Answer(503),
-            "429": Answer(429, headers={"retry-after": "0.001"}),
-            "lose": Answer(then="lose"),
-            "413": Answer(413),
+            "ok": faults.ok(),
+            "503": faults.status(503),
+            "429": faults.status(429, retry_after=0.001),
+            "lose": faults.lose_reply(),
+            "413": faults.status(413),
         }[kind]
 
     return script
@@ -91,7 +93,7 @@ def flaky(seed: int) -> Callable[[Request], Answer]:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_books_explain_every_span_at_every_instant(seed: int) -> None:
     """P1: four threads record, the backend is flaky, a fifth reads the books meanwhile."""
-    with Backend(flaky(seed)) as backend:
+    with FaultServer(flaky(seed)) as backend:
         config = SGPTracingProcessorConfig("key", "account", backend.base_url)
         processor = SGPAsyncTracingProcessor(config)
         queue = AsyncSpanQueue(

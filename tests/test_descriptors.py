@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.backend import Backend
+from everyspan.testing import FaultServer
 
 PER = 40
 
@@ -48,7 +48,7 @@ print(json.dumps({
 @pytest.mark.parametrize(("kind", "loops"), [("sgp", 1_000), ("agentex", 200)])
 def test_loops_that_come_and_go_leave_nothing_behind(kind: str, loops: int) -> None:
     """trace:L3, L5: descriptors stay flat, nothing warns, and a loop reuses its connection."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         done = subprocess.run(
             [
                 sys.executable,

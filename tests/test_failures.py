@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,9 +12,11 @@ import pytest
 import everyspan
 from everyspan.errors import BatchTooLargeError, ExportError
 from everyspan.processors.sgp import SGPTracingProcessorConfig
+from everyspan.testing import FaultServer, faults
+from everyspan.testing.exchange import Request
+from everyspan.testing.faults import Answer
 from everyspan.transport.outcomes import OUTCOMES, to_error
 from everyspan.transport.reply import Reply
-from tests.backend import Answer, Backend, Request
 from tests.waiting import wait_until
 
 SECONDS_MAX = 30.0
@@ -44,7 +45,7 @@ class Books(threading.Thread):
 
 
 @contextmanager
-def sending_to(backend: Backend, **settings: Any) -> Iterator[list[str]]:
+def sending_to(backend: FaultServer, **settings: Any) -> Iterator[list[str]]:
     """Record spans; give their ids, and check the books when all is over."""
     config = SGPTracingProcessorConfig("key", "account", backend.base_url)
     everyspan.configure(config, **{"linger_ms": 1, "batch_size": 20} | settings)
@@ -76,34 +77,28 @@ def left() -> Mapping[str, int]:
     return everyspan.flush(0.02).left.get("sgp", {})
 
 
-FAULTS: dict[str, Answer] = {
-    **{
-        f"http {status}": Answer(status)
-        for status in (302, 401, 403, 404, 405, 408, 425, 429, 500, 501, 502, 503, 504, 505)
-    },
-    "every span refused": Answer(422),
-    "a page of HTML": Answer(200, {"content-type": "text/html"}, b"<html>Log in</html>", False),
-    "the reply lost": Answer(then="lose"),
-    "the reply lost, nothing stored": Answer(then="lose", stores=False),
-    "the reply never comes": Answer(then="hang", stores=False),
-    "the reply trickles": Answer(then="trickle", stores=False),
-}
+FAULTS = [
+    *(
+        faults.status(code)
+        for code in (302, 401, 403, 404, 405, 408, 422, 425, 429, 500, 501, 502, 503, 504, 505)
+    ),
+    faults.html(),
+    faults.lose_reply(),
+    faults.reset_after_body(),
+    faults.hang(),
+    faults.trickle(),
+]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_that_passes_loses_nothing(fault: str) -> None:
+@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+def test_a_fault_that_passes_loses_nothing(fault: Answer) -> None:
     """P1, P5: residual 0 at every look, all delivered once the backend is well again."""
-    is_ill = True
-
-    def script(request: Request) -> Answer:
-        return FAULTS[fault] if is_ill else Answer()
-
     with (
-        Backend(script) as backend,
+        FaultServer(fault) as backend,
         sending_to(backend, request_timeout_s=0.2, max_age_s=600) as ids,
     ):
         wait_until(lambda: len(backend.batches) >= 6)
-        is_ill = False
+        backend.script = faults.ok()
         assert everyspan.flush(SECONDS_MAX)
         (books,) = everyspan.stats().destinations
         assert (books.delivered, books.dropped_total, books.rejected_total) == (SPANS, 0, 0)
@@ -115,7 +110,7 @@ def test_each_row_of_the_table_is_what_the_whole_path_does(row: Any) -> None:
     """docs/failures.md: the error's class, read off what the first request of a process costs."""
     status = row.statuses[0]
     error = to_error(Reply(status, {}, b""))
-    with Backend(lambda request: Answer(status)) as backend, sending_to(backend) as ids:
+    with FaultServer(faults.status(status)) as backend, sending_to(backend) as ids:
         wait_until(lambda: not error or f"http {status}" in left())
         result = everyspan.flush(0.02 if error else SECONDS_MAX)
         (books,) = everyspan.stats().destinations
@@ -139,9 +134,9 @@ def test_a_new_key_resumes_without_a_restart() -> None:
     key = "old"
 
     def script(request: Request) -> Answer:
-        return Answer(200 if request.headers["x-api-key"] == "new" else 401)
+        return faults.ok() if request.headers["x-api-key"] == "new" else faults.status(401)
 
-    with Backend(script) as backend:
+    with FaultServer(script) as backend:
         config = SGPTracingProcessorConfig(lambda: key, "account", backend.base_url)
         everyspan.configure(config, linger_ms=1)
         with everyspan.span("turn"):
@@ -164,7 +159,7 @@ def test_a_key_that_cannot_be_had_keeps_the_spans(
             raise key
         return key  # type: ignore[no-any-return]
 
-    with Backend() as backend:
+    with FaultServer() as backend:
         everyspan.configure(SGPTracingProcessorConfig(ask, "account", backend.base_url))
         with everyspan.span("turn"):
             pass
@@ -179,19 +174,16 @@ def test_an_answer_that_names_fewer_spans_than_were_sent_is_no_answer_for_the_ot
     """P1: 200 for a batch of which the backend stored half."""
 
     def script(request: Request) -> Answer:
-        items = request.items
-        kept = items[::2] if len(items) > 1 else items
-        return Answer(200, body=json.dumps({"items": kept}).encode())
+        return faults.partial(len(request.spans) // 2)
 
-    with Backend(script) as backend, sending_to(backend, batch_size=8) as ids:
+    with FaultServer(script) as backend, sending_to(backend, batch_size=8) as ids:
         assert everyspan.flush(SECONDS_MAX)
-        named = {item["id"] for request in backend.batches for item in request.items}
-        assert named == {*ids}
+        assert {*backend.rows} == {*ids}
         assert len(backend.batches) > SPANS / 8
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"items":[]}', b"", b"[1]", b'{"items":[{"id":5}]}'])
 def test_an_answer_that_names_nobody_is_taken_at_its_status(body: bytes) -> None:
     """What was not understood is no reason to send for ever."""
-    with Backend(lambda request: Answer(200, body=body)) as backend, sending_to(backend):
+    with FaultServer(faults.status(200, body=body)) as backend, sending_to(backend):
         assert everyspan.flush(SECONDS_MAX)

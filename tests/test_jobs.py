@@ -13,7 +13,9 @@ import pytest
 import everyspan
 from everyspan import pipeline
 from everyspan.errors import SettingsError
-from tests.backend import Answer, Backend, Request
+from everyspan.testing import FaultServer, faults
+from everyspan.testing.exchange import Request
+from everyspan.testing.faults import Answer
 from tests.waiting import until
 
 FOREVER_MS = 3_600_000
@@ -77,9 +79,9 @@ def test_a_job_ends_in_time_and_says_what_is_left(caplog: pytest.LogCaptureFixtu
     """J1: the backend never answers."""
 
     def hang(request: Request) -> Answer:
-        return Answer(then="hang")
+        return faults.hang()
 
-    with Backend(hang) as backend:
+    with FaultServer(hang) as backend:
         sgp = everyspan.SGPTracingProcessorConfig("key", "account", backend.base_url)
         everyspan.configure(sgp, linger_ms=0)
         with caplog.at_level(logging.WARNING, "everyspan"), everyspan.job(timeout=0.1) as job:
@@ -229,7 +231,7 @@ async def _stream() -> Any:
     yield 1
 
 
-@pytest.mark.parametrize("function", [5, Backend, _stream])
+@pytest.mark.parametrize("function", [5, FaultServer, _stream])
 def test_what_is_no_function_is_refused(function: Any) -> None:
     """A timeout without its name, a class, a generator function, whose end nobody may await."""
     with pytest.raises(SettingsError, match=r"job takes a function.*job\(timeout=5\)"):

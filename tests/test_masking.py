@@ -14,7 +14,9 @@ import everyspan
 from everyspan.model.credentials import REDACTED
 from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
 from everyspan.queue.span_queue import AsyncSpanQueue
-from tests.backend import Answer, Backend, Request
+from everyspan.testing import FaultServer, faults
+from everyspan.testing.exchange import Request
+from everyspan.testing.faults import Answer
 from tests.records import make_span
 
 SECRET = "sk-c4n4ryc4n4ryc4n4ryc4n4ry"
@@ -53,7 +55,7 @@ def leak() -> None:
         raise Frail(f"refused: {held}")
 
 
-def config(backend: Backend) -> SGPTracingProcessorConfig:
+def config(backend: FaultServer) -> SGPTracingProcessorConfig:
     return SGPTracingProcessorConfig("key", "account", backend.base_url)
 
 
@@ -69,9 +71,9 @@ def test_no_secret_reaches_the_wire_or_a_log(
     """P9: first try, retry, and the halves of a refused batch alike."""
 
     def script(request: Request) -> Answer:
-        return Answer((503, 422, 200)[min(request.number, 3) - 1])
+        return faults.status((503, 422, 200)[min(request.number, 3) - 1])
 
-    with Backend(script) as backend:
+    with FaultServer(script) as backend:
         everyspan.configure(config(backend), mask=mask, linger_ms=0)
         leak()
         with everyspan.span("still open", input={"text": SECRET}):
@@ -86,11 +88,11 @@ def test_no_secret_reaches_the_wire_or_a_log(
 
 def test_what_is_left_of_the_span_is_still_of_use() -> None:
     """P9: counts, keys and the rest of a text stay."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         everyspan.configure(config(backend), mask=True, linger_ms=0)
         leak()
         assert everyspan.flush(SECONDS_MAX)
-    (item,) = backend.requests[0].items
+    (item,) = backend.requests[0].spans
     assert item["name"] == f"call {REDACTED}"
     assert item["input"] == {"text": REDACTED}
     assert item["output"] == {"items": [{"key": REDACTED}, {"password": REDACTED}]}
@@ -134,7 +136,7 @@ def test_every_destination_gets_the_masked_span_and_the_mask_runs_once() -> None
 
 def test_the_start_and_the_abandoned_span_are_masked() -> None:
     """P9: what is written before a span ends, and when the process ends first."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         everyspan.configure(config(backend), mask=True, linger_ms=0, start_delay_ms=0)
         with everyspan.span("open", input={"text": SECRET}) as span:
             assert everyspan.flush(SECONDS_MAX)
@@ -147,7 +149,7 @@ def test_the_start_and_the_abandoned_span_are_masked() -> None:
 
 async def test_a_queue_of_the_users_and_a_direct_call_obey_the_mask_in_force() -> None:
     """P9: on every path."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         everyspan.configure(everyspan.InMemoryTracingProcessor(), mask=True)
         processor = SGPAsyncTracingProcessor(config(backend))
         span = make_span("a", input={"text": SECRET})
@@ -156,7 +158,7 @@ async def test_a_queue_of_the_users_and_a_direct_call_obey_the_mask_in_force() -
         queue.enqueue("end", make_span("b", input={"text": SECRET}), [processor])
         assert await queue.shutdown(SECONDS_MAX)
         await processor.shutdown()
-    assert [item["input"] for request in backend.requests for item in request.items] == [
+    assert [item["input"] for request in backend.requests for item in request.spans] == [
         {"text": REDACTED}
     ] * 2
 
@@ -166,9 +168,9 @@ def test_a_span_is_masked_as_was_said_when_it_was_recorded() -> None:
     release = False
 
     def script(request: Request) -> Answer:
-        return Answer(200 if release else 503)
+        return faults.status(200 if release else 503)
 
-    with Backend(script) as backend:
+    with FaultServer(script) as backend:
         everyspan.configure(config(backend), mask=True, linger_ms=60_000)
         leak()
         release = True

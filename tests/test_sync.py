@@ -13,8 +13,7 @@ import pytest
 import everyspan
 from everyspan import pipeline
 from everyspan.processors.builtin import SyncFace
-from tests.agentex_backend import AgentexBackend
-from tests.backend import Answer, Backend
+from everyspan.testing import FaultServer, faults
 from tests.records import T0_NS, make_span
 from tests.waiting import wait_until
 
@@ -33,14 +32,14 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     everyspan.set_tracing_processor_configs([])
 
 
-def sgp_config(backend: Backend) -> everyspan.SGPTracingProcessorConfig:
+def sgp_config(backend: FaultServer) -> everyspan.SGPTracingProcessorConfig:
     """As whom to deliver to this backend."""
     return everyspan.SGPTracingProcessorConfig("key", "account", backend.base_url)
 
 
 def test_a_span_handed_over_is_delivered_by_the_processs_queue() -> None:
     """`trace` §4, D23: nothing is registered; `shutdown` waits for the answer."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         processor = everyspan.SGPSyncTracingProcessor(sgp_config(backend))
         assert isinstance(processor, everyspan.SyncTracingProcessor)
         processor.on_span_start(make_span("a", end_ns=None))
@@ -57,7 +56,7 @@ def test_an_agentex_span_is_created_and_with_starts_on_updated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`trace:A1`, `A2`."""
-    with AgentexBackend() as backend:
+    with FaultServer() as backend:
         monkeypatch.setenv("AGENTEX_BASE_URL", backend.base_url)
         processor = everyspan.AgentexSyncTracingProcessor(AGENTEX)
         processor.on_span_start(make_span("a", end_ns=None))
@@ -78,7 +77,7 @@ def test_an_agentex_span_is_created_and_with_starts_on_updated(
 @pytest.mark.parametrize("register", ["configure", "set", "add"])
 def test_registered_it_is_the_destination_itself(register: str) -> None:
     """One lane, whether a span comes from the tracer or by hand; no copy of it is made."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         processor = everyspan.SGPSyncTracingProcessor(sgp_config(backend))
         what: Any = processor
         match register:
@@ -101,7 +100,7 @@ def test_registered_it_is_the_destination_itself(register: str) -> None:
 def test_switched_off_it_does_nothing(monkeypatch: pytest.MonkeyPatch, switch: str) -> None:
     """`trace` §2: DISABLE_SCALE_TRACING and its like make the sync path a no-op."""
     monkeypatch.setenv(switch, "true")
-    with Backend() as backend:
+    with FaultServer() as backend:
         processor = everyspan.SGPSyncTracingProcessor(sgp_config(backend))
         processor.on_span_start(make_span("a"))
         processor.on_span_end(make_span("a"))
@@ -114,7 +113,7 @@ def test_switched_off_it_does_nothing(monkeypatch: pytest.MonkeyPatch, switch: s
 @pytest.mark.filterwarnings("error")
 def test_what_is_no_span_raises_nothing(what: Any, caplog: pytest.LogCaptureFixture) -> None:
     """P2, D24: and what comes after it is delivered."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         processor = everyspan.SGPSyncTracingProcessor(sgp_config(backend))
         processor.on_span_start(what)
         processor.on_span_end(what)
@@ -126,7 +125,7 @@ def test_what_is_no_span_raises_nothing(what: Any, caplog: pytest.LogCaptureFixt
 
 def test_a_backend_that_hangs_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """D23, D24: an answer that never comes, refused connections: calls return, threads live on."""
-    with Backend(lambda request: Answer(then="hang")) as hanging, Backend() as backend:
+    with FaultServer(faults.hang()) as hanging, FaultServer() as backend:
         stuck = everyspan.SGPSyncTracingProcessor(sgp_config(hanging))
         healthy = everyspan.SGPSyncTracingProcessor(sgp_config(backend))
         for number in range(500):
@@ -139,7 +138,7 @@ def test_a_backend_that_hangs_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_many_threads_and_shutdown_while_they_run() -> None:
     """P1, P3: every span that was handed over is delivered, once."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         processor = everyspan.SGPSyncTracingProcessor(sgp_config(backend))
 
         def work(name: str) -> None:
@@ -164,7 +163,7 @@ processor = everyspan.SGPSyncTracingProcessor(
     everyspan.SGPTracingProcessorConfig("k", "a", sys.argv[1]))
 processor.on_span_end(everyspan.Span(id="last", name="s", trace_id="t", start_ns=1, end_ns=2))
 """
-    with Backend() as backend:
+    with FaultServer() as backend:
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", script, backend.base_url],
             capture_output=True,
@@ -178,7 +177,7 @@ processor.on_span_end(everyspan.Span(id="last", name="s", trace_id="t", start_ns
 
 def test_a_face_has_no_lane_of_its_own() -> None:
     """The registry holds what delivers, not what hands over."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         face = everyspan.SGPSyncTracingProcessor(sgp_config(backend))
         everyspan.configure(face)
         assert isinstance(face, SyncFace)
@@ -187,7 +186,7 @@ def test_a_face_has_no_lane_of_its_own() -> None:
 
 def test_a_trace_of_its_own_reaches_the_destination_behind_a_face() -> None:
     """P1: also what ends last before a shutdown, which a second hand-over would lose."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         face = everyspan.SGPSyncTracingProcessor(sgp_config(backend))
         queue = everyspan.AsyncSpanQueue(linger_ms=60_000)
         for number in range(50):

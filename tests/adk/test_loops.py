@@ -15,7 +15,7 @@ import pytest
 
 import everyspan
 from everyspan import adk
-from tests.backend import Answer, Backend
+from everyspan.testing import FaultServer, faults
 from tests.waiting import until
 
 LOOPS = 200
@@ -23,7 +23,7 @@ THREADS = 8
 TURNS_A_THREAD = 10
 
 
-def send_to(backend: Backend) -> None:
+def send_to(backend: FaultServer) -> None:
     everyspan.configure(
         everyspan.SGPTracingProcessorConfig("key", "account", backend.base_url), linger_ms=5
     )
@@ -45,7 +45,7 @@ async def turn(name: str) -> None:
         await adk.tracing.end_span("t", span)
 
 
-def names_at(backend: Backend) -> list[str]:
+def names_at(backend: FaultServer) -> list[str]:
     """The spans that arrived; each exactly once, or this fails."""
     assert all(len(versions) == 1 for versions in backend.rows.values())
     return sorted(versions[0]["name"] for versions in backend.rows.values())
@@ -58,7 +58,7 @@ def names_of(turns: list[str]) -> list[str]:
 def test_two_loops_alive_at_once_share_nothing_and_lose_nothing() -> None:
     """trace:D14, P3: their turns overlap, each half of a turn on a loop of its own."""
     loops = asyncio.new_event_loop(), asyncio.new_event_loop()
-    with Backend() as backend:
+    with FaultServer() as backend:
         send_to(backend)
         names = []
         try:
@@ -90,7 +90,7 @@ def test_eight_threads_with_loops_of_their_own_deliver_all() -> None:
         except BaseException as error:
             errors.append(error)
 
-    with Backend() as backend:
+    with FaultServer() as backend:
         send_to(backend)
         threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
         for thread in threads:
@@ -142,7 +142,7 @@ print(json.dumps({
 
 def test_two_hundred_loops_leave_no_descriptor_behind() -> None:
     """trace:D14, L5, P3: an agent that runs `asyncio.run` for each request."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", SCRIPT, backend.base_url, f"{LOOPS}"],
             capture_output=True,
@@ -161,7 +161,7 @@ def test_two_hundred_loops_leave_no_descriptor_behind() -> None:
 
 async def test_a_backend_that_hangs_delays_no_turn() -> None:
     """P2: it has a request of ours that it never answers, and turns go on; no span is forgotten."""
-    with Backend(lambda request: Answer(then="hang")) as backend:
+    with FaultServer(faults.hang()) as backend:
         send_to(backend)
         await turn("first")
         await until(lambda: backend.requests)

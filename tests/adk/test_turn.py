@@ -14,7 +14,7 @@ import everyspan
 from everyspan import SettingsError, Span, adk
 from everyspan.adk import TurnSpan, TurnUsage
 from everyspan.model.usage import TokenTotal
-from tests.backend import Backend
+from everyspan.testing import FaultServer
 from tests.recording import Recording
 
 NOT_BILLED = "it is recorded, not billed"
@@ -56,7 +56,7 @@ async def test_usage_goes_to_data_and_the_output_stays_as_it_was_set(recording: 
 
 async def test_on_the_wire_usage_is_metadata_and_counted_once() -> None:
     """trace:U1, U8: what the backend gets; per-call details below the turn are not added."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         everyspan.configure(everyspan.SGPTracingProcessorConfig("key", "account", backend.base_url))
         try:
             async with adk.tracing.turn_span("t", "turn") as turn:

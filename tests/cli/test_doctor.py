@@ -15,7 +15,9 @@ from click.testing import CliRunner, Result
 
 from everyspan.cli.app import app
 from everyspan.config import SETTINGS, VARIABLES
-from tests.backend import Answer, Backend, Request
+from everyspan.testing import FaultServer, faults
+from everyspan.testing.exchange import Request
+from everyspan.testing.faults import Answer
 from tests.serving import serving
 
 KEY = "sk-live-0123456789abcdef"
@@ -115,7 +117,7 @@ def test_the_key_is_tried_and_not_shown(
 ) -> None:
     """D2: one search a run, no span."""
     body = b'{"items":[]}' if status == 200 else f'{{"detail":"{KEY}"}}'.encode()
-    with Backend(lambda request: Answer(status, body=body)) as backend:
+    with FaultServer(faults.status(status, body=body)) as backend:
         monkeypatch.setenv("SGP_API_KEY", KEY)
         monkeypatch.setenv("SGP_ACCOUNT_ID", "acme")
         monkeypatch.setenv("SGP_CLIENT_BASE_URL", backend.base_url)
@@ -124,7 +126,7 @@ def test_the_key_is_tried_and_not_shown(
     assert [said in check["said"] for check in found] == ([] if said is None else [True])
     assert len(backend.requests) == 2
     for request in backend.requests:
-        assert (request.method, request.path) == ("POST", "/v5/spans/search?limit=1")
+        assert (request.method, request.path) == ("POST", "/v5/spans/search")
         assert request.headers["x-api-key"] == KEY
         assert request.headers["x-selected-account-id"] == "acme"
     assert backend.rows == {}
@@ -137,9 +139,9 @@ def test_agentex_is_tried_where_the_environment_names_it(
 
     def answer(request: Request) -> Answer:
         known = request.headers.get("x-agent-api-key") == KEY
-        return Answer(200, body=b"[]") if known else Answer(401)
+        return faults.status(200, body=b"[]") if known else faults.status(401)
 
-    with Backend(answer) as backend:
+    with FaultServer(answer) as backend:
         monkeypatch.setenv("EVERYSPAN_ENDPOINT", server)
         monkeypatch.setenv("AGENTEX_BASE_URL", backend.base_url)
         (found,) = findings(doctor("--json"))
@@ -166,7 +168,7 @@ def test_our_own_server_answers_every_question(
 
 
 def test_something_else_on_the_port_gets_no_spans() -> None:
-    with Backend() as backend:
+    with FaultServer(faults.html()) as backend:
         (found,) = findings(doctor("--endpoint", backend.base_url, "--json"))
     assert "something else than an everyspan server" in found["said"]
 
@@ -180,14 +182,14 @@ def test_tls_towards_a_server_without_it_is_told(server: str) -> None:
 
 def test_a_server_that_never_answers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVERYSPAN_REQUEST_TIMEOUT_S", "0.2")
-    with Backend(lambda request: Answer(then="hang")) as backend:
+    with FaultServer(faults.hang()) as backend:
         (found,) = findings(doctor("--endpoint", backend.base_url, "--json"))
     assert found["said"].startswith("no answer within ")
 
 
 def test_a_proxy_is_told_where_it_is_used(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loopback is never reached by one."""
-    with Backend(lambda request: Answer(401)) as proxy:
+    with FaultServer(faults.status(401)) as proxy:
         for name in ("no_proxy", "NO_PROXY", "http_proxy"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HTTP_PROXY", proxy.base_url)
@@ -203,7 +205,7 @@ def test_a_proxy_is_told_where_it_is_used(server: str, monkeypatch: pytest.Monke
 
 def test_a_clock_that_is_off_is_told() -> None:
     headers = {"x-everyspan": "0.1.0", "date": "Thu, 01 Jan 2026 00:00:00 GMT"}
-    with Backend(lambda request: Answer(headers=headers)) as backend:
+    with FaultServer(faults.status(200, headers=headers)) as backend:
         found = findings(doctor("--endpoint", backend.base_url, "--json"))
     assert "clock" in [check["about"] for check in found]
 

@@ -3,7 +3,7 @@ original's: `PYTHON -m tests.compat.names tests.compat.test_originals_rules`.
 
 It prints a JSON object, by test: null where the test passed, else what it failed with; without a
 module, the signatures of the original's names. What these tests import must be there in the
-original's environment too: the standard library, `tests.backend`.
+original's environment too: the standard library, `everyspan.testing.FaultServer`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
 
-from tests.backend import Answer, Backend, Request, refusal
+from everyspan.testing import FaultServer, faults
+from everyspan.testing.exchange import Request
+from everyspan.testing.faults import Answer
 from tests.compat.names import AGENT, environment, make_span
 
 FILE_DESCRIPTORS = Path("/proc/self/fd")
@@ -57,7 +59,7 @@ def sgp(sdk: Any, base_url: str) -> Any:
     return sdk.SGPAsyncTracingProcessor(config)
 
 
-async def export(sdk: Any, backend: Backend, *spans: Any, **settings: Any) -> int:
+async def export(sdk: Any, backend: FaultServer, *spans: Any, **settings: Any) -> int:
     """Have a queue deliver spans to a backend; return how many it stored."""
     queue = sdk.AsyncSpanQueue(**settings)
     processor = sgp(sdk, backend.base_url)
@@ -71,10 +73,10 @@ def strict(request: Request) -> Answer:
     """Refuse a batch as the real backend does: payloads must be objects, types of the list."""
     bad = [
         position
-        for position, item in enumerate(request.items)
+        for position, item in enumerate(request.spans)
         if not isinstance(item["input"], dict) or item["type"] not in ("STANDALONE", "CUSTOM")
     ]
-    return Answer(422, body=refusal(*bad)) if bad else Answer()
+    return faults.refuse(*bad) if bad else faults.ok()
 
 
 def test_loops_that_come_and_go_lose_nothing(sdk: Any) -> None:
@@ -192,7 +194,7 @@ async def test_a_value_that_cannot_be_encoded_costs_no_span(sdk: Any) -> None:
 
     Original: `0`.
     """
-    with Backend() as backend:
+    with FaultServer() as backend:
         spans = [make_span(sdk, f"s{number}") for number in range(19)]
         stored = await export(sdk, backend, *spans, make_span(sdk, "u", input={"id": uuid.uuid4()}))
     assert stored == 20, stored
@@ -318,7 +320,7 @@ def test_clients_of_loops_that_are_gone_are_closed(sdk: Any) -> None:
 
     Original: `more than one a loop`.
     """
-    with Backend() as backend:
+    with FaultServer() as backend:
         processor = sgp(sdk, backend.base_url)
 
         def turn() -> None:
@@ -376,7 +378,7 @@ async def test_an_array_costs_no_batch(sdk: Any) -> None:
 
     Original: `0`.
     """
-    with Backend(strict) as backend:
+    with FaultServer(strict) as backend:
         spans = [make_span(sdk, "a"), make_span(sdk, "b", input=[{"n": 1}]), make_span(sdk, "c")]
         stored = await export(sdk, backend, *spans)
     assert stored == 3, stored
@@ -387,7 +389,7 @@ async def test_an_unknown_type_costs_no_batch(sdk: Any) -> None:
 
     Original: `0`.
     """
-    with Backend(strict) as backend:
+    with FaultServer(strict) as backend:
         odd = make_span(sdk, "b", data={"__span_type__": "RETRIEVER"})
         stored = await export(sdk, backend, make_span(sdk, "a"), odd, make_span(sdk, "c"))
     assert stored == 3, stored
@@ -398,7 +400,7 @@ async def test_an_empty_object_and_the_task_stay(sdk: Any) -> None:
 
     Original: `(None, False)`.
     """
-    with Backend() as backend:
+    with FaultServer() as backend:
         queue = sdk.AsyncSpanQueue()
         trace = sdk.AsyncTrace([sgp(sdk, backend.base_url)], None, "t", queue)
         async with trace.span("x", input={}, task_id="task-7") as span:
@@ -413,7 +415,7 @@ async def test_an_empty_base_url_is_none(sdk: Any) -> None:
 
     Original: `0`.
     """
-    with Backend() as backend:
+    with FaultServer() as backend:
         with environment(SGP_CLIENT_BASE_URL=backend.base_url):
             queue, processor = sdk.AsyncSpanQueue(), sgp(sdk, "")
             for id in "ab":
@@ -456,7 +458,7 @@ async def test_one_bad_span_ends_no_thread(sdk: Any) -> None:
 
     Original: `0`.
     """
-    with Backend() as backend:
+    with FaultServer() as backend:
         config = sdk.SGPTracingProcessorConfig(
             sgp_api_key="k", sgp_account_id="a", sgp_base_url=backend.base_url
         )
@@ -556,7 +558,7 @@ async def test_one_layer_retries(sdk: Any) -> None:
 
     Original: `6`.
     """
-    with Backend(lambda _: Answer(503, headers={"retry-after-ms": "1"})) as backend:
+    with FaultServer(faults.status(503, headers={"retry-after-ms": "1"})) as backend:
         await export(sdk, backend, make_span(sdk), linger_ms=0, max_retries=2)
         requests = len(backend.batches)
     assert requests == 2, requests

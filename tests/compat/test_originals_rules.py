@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
 
-from tests.backend import Backend
+from everyspan.testing import FaultServer
 from tests.compat.names import AGENT, environment, make_span
 
 Call = Callable[[list[Any]], Awaitable[None]]
@@ -420,15 +420,15 @@ async def test_a_block_ends_its_span_whatever_leaves_it(sdk: Any) -> None:
 
 async def test_one_request_carries_a_batch_to_sgp(sdk: Any) -> None:
     """trace:S1, S3, S4, S8: ENDs alone, whose STARTs this process never saw."""
-    with Backend() as backend, environment(**AGENT):
+    with FaultServer() as backend, environment(**AGENT):
         processor = sdk.SGPAsyncTracingProcessor(config(sdk, backend))
         spans = [
             make_span(sdk, f"s{number}", input={"q": 1}, output={"a": 2}) for number in range(9)
         ]
         await processor.on_spans_end(spans)
         (request,) = backend.batches
-    assert (request.method, len(request.items)) == ("PUT", 9)
-    item = request.items[0]
+    assert (request.method, len(request.spans)) == ("PUT", 9)
+    item = request.spans[0]
     assert (item["id"], item["trace_id"], item["name"]) == ("s0", "trace-1", "step")
     assert (item["input"], item["output"], item["type"]) == ({"q": 1}, {"a": 2}, "STANDALONE")
     assert item["end_timestamp"]
@@ -437,7 +437,7 @@ async def test_one_request_carries_a_batch_to_sgp(sdk: Any) -> None:
 
 async def test_without_credentials_sgp_is_off(sdk: Any) -> None:
     """trace:S5."""
-    with Backend() as backend, environment(**AGENT):
+    with FaultServer() as backend, environment(**AGENT):
         for key, account in (("", "a"), ("k", "")):
             off = sdk.SGPTracingProcessorConfig(
                 sgp_api_key=key, sgp_account_id=account, sgp_base_url=backend.base_url
@@ -459,7 +459,7 @@ async def test_the_default_queue_is_one_until_it_is_shut_down(sdk: Any) -> None:
     assert calls == [("end", ["later"])]
 
 
-def config(sdk: Any, backend: Backend) -> Any:
+def config(sdk: Any, backend: FaultServer) -> Any:
     """A configuration for that backend, as its users write it."""
     return sdk.SGPTracingProcessorConfig(
         type="sgp", sgp_api_key="k", sgp_account_id="a", sgp_base_url=backend.base_url

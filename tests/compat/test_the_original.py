@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def run(*arguments: str) -> dict[str, Any]:
     done = subprocess.run(
         [str(PYTHON), "-m", "tests.compat.names", *arguments],
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
         timeout=110,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import everyspan
-from tests.agentex_backend import AgentexBackend
+from everyspan.testing import FaultServer
 from tests.peers import PYTHON, needs_peers
 
 pytestmark = needs_peers
@@ -68,7 +68,7 @@ def spans() -> list[dict[str, Any]]:
     return [{"id": id, **common, **fields} for id, fields in ENDED.items()]
 
 
-def as_stored(backend: AgentexBackend) -> dict[str, dict[str, Any]]:
+def as_stored(backend: FaultServer) -> dict[str, dict[str, Any]]:
     """What is stored, times as instants."""
     return {
         id: {
@@ -81,7 +81,7 @@ def as_stored(backend: AgentexBackend) -> dict[str, dict[str, Any]]:
 
 def test_both_leave_the_same_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     """`trace:A2`, `A4`, `agx` §5: a POST and a PATCH each, or one POST; the rows are the same."""
-    with AgentexBackend() as backend:
+    with FaultServer() as backend:
         done = subprocess.run(
             [str(PYTHON), "-c", SCRIPT, json.dumps(spans())],
             env={"AGENTEX_BASE_URL": backend.base_url, **AGENT},
@@ -99,7 +99,7 @@ def test_both_leave_the_same_spans(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     for skips in (True, False):
         monkeypatch.setenv("AGENTEX_TRACING_SKIP_AGENTEX_SPAN_START", "1" if skips else "0")
-        with AgentexBackend() as backend:
+        with FaultServer() as backend:
             monkeypatch.setenv("AGENTEX_BASE_URL", backend.base_url)
             asyncio.run(send_ours())
             assert as_stored(backend) == theirs

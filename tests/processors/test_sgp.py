@@ -27,7 +27,9 @@ from everyspan.processors.sgp import (
     SGPTracingProcessorConfig,
 )
 from everyspan.queue.span_queue import AsyncSpanQueue
-from tests.backend import BATCH_PATH, Answer, Backend, refusal
+from everyspan.testing import FaultServer, faults
+from everyspan.testing.exchange import BATCH_PATH
+from everyspan.testing.faults import Answer
 from tests.records import T0_NS, end, make_span, start
 
 SETTINGS = ("ACP_TYPE", "AGENT_NAME", "AGENT_ID", "AGENTEX_TRACING_SKIP_SPAN_START")
@@ -42,9 +44,9 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def backend() -> Iterator[Backend]:
+def backend() -> Iterator[FaultServer]:
     """A backend that takes everything."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         yield backend
 
 
@@ -80,7 +82,7 @@ def item_of(record: SpanRecord) -> dict[str, Any]:
 # -- the wire
 
 
-def test_an_end_is_written_as_the_api_wants_it(backend: Backend) -> None:
+def test_an_end_is_written_as_the_api_wants_it(backend: FaultServer) -> None:
     """trace:S8, S10, S12: nothing missing, nothing more."""
     record = end("s1", parent_id="s0", input={"q": 1}, output={"a": [2]}, data={"k": "v"})
     export(backend.base_url, record)
@@ -285,7 +287,9 @@ def test_whatever_an_agent_records_is_a_valid_item(payload: Any, name: str) -> N
 
 
 @pytest.mark.parametrize("start_ns", [-(10**30), 10**30])
-def test_a_time_beyond_the_calendar_costs_only_its_span(backend: Backend, start_ns: int) -> None:
+def test_a_time_beyond_the_calendar_costs_only_its_span(
+    backend: FaultServer, start_ns: int
+) -> None:
     """P5: the 19 beside it are stored, it is stored or rejected."""
     from everyspan.queue.span_queue import AsyncSpanQueue
 
@@ -304,7 +308,7 @@ def test_a_time_beyond_the_calendar_costs_only_its_span(backend: Backend, start_
 # -- when it sends, and what it makes of answers
 
 
-def test_nothing_is_kept_between_start_and_end(backend: Backend) -> None:
+def test_nothing_is_kept_between_start_and_end(backend: FaultServer) -> None:
     """trace:S1, S2, S4: START sends nothing; an END alone is complete."""
     processor = make_processor(backend.base_url)
 
@@ -314,14 +318,14 @@ def test_nothing_is_kept_between_start_and_end(backend: Backend) -> None:
 
     asyncio.run(main())
     (request,) = backend.requests
-    (item,) = request.items
+    (item,) = request.spans
     assert (item["id"], item["output"]) == ("a", {"x": 1})
     assert item["end_timestamp"]
 
 
 @pytest.mark.parametrize("falsy", ["0", "FALSE", "Off", " no "])
 def test_a_batch_is_one_request_for_start_and_for_end(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch, falsy: str
+    backend: FaultServer, monkeypatch: pytest.MonkeyPatch, falsy: str
 ) -> None:
     """trace:S2, S3, S6: with STARTs on."""
     monkeypatch.setenv("AGENTEX_TRACING_SKIP_SPAN_START", falsy)
@@ -334,8 +338,8 @@ def test_a_batch_is_one_request_for_start_and_for_end(
         await processor.on_spans_end([])
 
     asyncio.run(main())
-    assert [len(request.items) for request in backend.requests] == [100, 100]
-    assert ["end_timestamp" in r.items[0] for r in backend.requests] == [False, True]
+    assert [len(request.spans) for request in backend.requests] == [100, 100]
+    assert ["end_timestamp" in r.spans[0] for r in backend.requests] == [False, True]
 
 
 @pytest.mark.parametrize("word", [None, "1", "true", "yes", "on", "anything"])
@@ -365,7 +369,7 @@ def test_an_empty_address_is_none(url: str | None, monkeypatch: pytest.MonkeyPat
     assert make_processor(url).base_url == DEFAULT_BASE_URL
 
 
-def test_a_path_prefix_is_kept(backend: Backend) -> None:
+def test_a_path_prefix_is_kept(backend: FaultServer) -> None:
     """`sgp` §1."""
     export(backend.base_url + "/public/", end("a"))
     assert backend.requests[0].path == "/public" + BATCH_PATH
@@ -388,22 +392,30 @@ def test_a_bad_setting_raises_at_once_and_is_named(fields: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(
-    ("body", "offenders"),
+    ("answer", "offenders"),
     [
-        (refusal(3), (3,)),
-        (refusal(5, 1, 5), (1, 5)),
-        (refusal(), ()),
-        (b"", ()),
-        (b"\xff", ()),
-        (b"[1]", ()),
-        (b'{"detail":[1,{"loc":1},{"loc":["body","items","x"]},{"loc":["query"]}]}', ()),
-        (b'{"detail":[{"loc":["body","items",true,"x"]},{"loc":["body","items",2]}]}', (2,)),
-        (b'{"detail":' + b"[" * 60_000, ()),
+        (faults.refuse(3), (3,)),
+        (faults.refuse(5, 1, 5), (1, 5)),
+        (faults.refuse(), ()),
+        *(
+            (faults.status(422, body=body), named)
+            for body, named in [
+                (b"", ()),
+                (b"\xff", ()),
+                (b"[1]", ()),
+                (b'{"detail":[1,{"loc":1},{"loc":["body","items","x"]},{"loc":["query"]}]}', ()),
+                (
+                    b'{"detail":[{"loc":["body","items",true,"x"]},{"loc":["body","items",2]}]}',
+                    (2,),
+                ),
+                (b'{"detail":' + b"[" * 60_000, ()),
+            ]
+        ),
     ],
 )
-def test_offenders_are_read_from_a_refusal(body: bytes, offenders: Sequence[int]) -> None:
+def test_offenders_are_read_from_a_refusal(answer: Answer, offenders: Sequence[int]) -> None:
     """`sgp:E4`; a body that says nothing usable names nobody."""
-    with Backend(lambda request: Answer(422, body=body)) as backend:
+    with FaultServer(answer) as backend:
         with pytest.raises(BatchRefusedError) as caught:
             export(backend.base_url, end("a"))
         assert caught.value.offenders == tuple(offenders)
@@ -415,17 +427,17 @@ def test_offenders_are_read_from_a_refusal(body: bytes, offenders: Sequence[int]
 )
 def test_whoever_awaits_it_directly_gets_our_errors(status: int, kind: type[Exception]) -> None:
     """The class says whether trying again can help."""
-    with Backend(lambda request: Answer(status)) as backend:
+    with FaultServer(faults.status(status)) as backend:
         processor = make_processor(backend.base_url)
         with pytest.raises(kind):
             asyncio.run(processor.on_spans_end([make_span()]))
 
 
-def test_no_request_exceeds_a_thousand_items(backend: Backend) -> None:
+def test_no_request_exceeds_a_thousand_items(backend: FaultServer) -> None:
     """`sgp:X2`: however large a batch is asked for."""
     processor = make_processor(backend.base_url)
     asyncio.run(processor.on_spans_end([make_span(f"s{n}") for n in range(2500)]))
-    assert max(len(request.items) for request in backend.requests) <= 1000
+    assert max(len(request.spans) for request in backend.requests) <= 1000
     assert len(backend.rows) == 2500
 
 
@@ -433,17 +445,17 @@ def test_it_sends_only_to_an_everyspan_server_if_told_so() -> None:
     """DESIGN: `configure("http://...")` leaves a stranger on the port alone."""
     config = SGPTracingProcessorConfig("k", "a", "")
 
-    def processor_for(backend: Backend) -> SGPAsyncTracingProcessor:
+    def processor_for(backend: FaultServer) -> SGPAsyncTracingProcessor:
         return SGPAsyncTracingProcessor(
             SGPTracingProcessorConfig("k", "a", backend.base_url), only_everyspan=True
         )
 
     assert config.sgp_base_url == ""
-    with Backend() as stranger:
+    with FaultServer(faults.status(200)) as stranger:
         with pytest.raises(RetryableExportError, match="not an everyspan server"):
             asyncio.run(processor_for(stranger).export(Batch([], [end("a")])))
         assert not stranger.batches
-    with Backend(lambda request: Answer(headers={"X-Everyspan": "1"})) as ours:
+    with FaultServer() as ours:
         processor = processor_for(ours)
         for _ in range(2):
             asyncio.run(_discard(processor, Batch([], [end("a")])))
@@ -467,7 +479,7 @@ def test_a_span_is_a_plain_object() -> None:
     assert isinstance(make_span(), Span)
 
 
-def test_a_queue_of_larger_batches_still_delivers(backend: Backend) -> None:
+def test_a_queue_of_larger_batches_still_delivers(backend: FaultServer) -> None:
     """`sgp:X2`: whatever `batch_size` the user sets."""
     from everyspan.queue.span_queue import AsyncSpanQueue
 
@@ -476,7 +488,7 @@ def test_a_queue_of_larger_batches_still_delivers(backend: Backend) -> None:
     for number in range(2001):
         queue.enqueue("end", make_span(f"s{number}"), [processor])
     assert queue.shutdown_sync(10)
-    assert max(len(request.items) for request in backend.requests) <= 1000
+    assert max(len(request.spans) for request in backend.requests) <= 1000
     assert len(backend.rows) == 2001
 
 

@@ -20,7 +20,9 @@ from everyspan.processors.memory import InMemoryTracingProcessor
 from everyspan.queue import exits
 from everyspan.queue.exporter_home import exporter_home
 from everyspan.queue.span_queue import AsyncSpanQueue
-from tests.backend import Answer, Backend, Request
+from everyspan.testing import FaultServer, faults
+from everyspan.testing.exchange import Request
+from everyspan.testing.faults import Answer
 from tests.records import make_span
 from tests.waiting import wait_until
 
@@ -159,8 +161,8 @@ def has_accepted(queue: AsyncSpanQueue, spans: int) -> bool:
 
 def flaky(request: Request) -> Answer:
     """Every fourth request fails, in turn in four ways."""
-    kinds = [Answer(503), Answer(then="lose"), Answer(422), Answer(429)]
-    return kinds[request.number // 4 % 4] if request.number % 4 == 0 else Answer()
+    kinds = [faults.status(503), faults.lose_reply(), faults.status(422), faults.status(429)]
+    return kinds[request.number // 4 % 4] if request.number % 4 == 0 else faults.ok()
 
 
 @pytest.mark.usefixtures("pipeline_at_rest")
@@ -222,7 +224,7 @@ def test_any_schedule_of_calls_explains_every_span_and_leaves_nothing(
         except BaseException as error:
             errors.append(error)
 
-    with Backend(flaky) as backend:
+    with FaultServer(flaky) as backend:
         recorders = [threading.Thread(target=guarded, args=(record,)) for _ in range(2)]
         steering = threading.Thread(target=guarded, args=(steer,))
         for thread in (*recorders, steering):
@@ -296,7 +298,7 @@ def test_a_blocked_destination_delays_no_other_that_sleeps() -> None:
 
 def test_a_replaced_pipeline_is_flushed_and_counted_too(pipeline_at_rest: None) -> None:
     """P1: what `configure` replaced still holds spans, and says so until it does not."""
-    with Backend(lambda request: Answer(then="hang")) as backend:
+    with FaultServer(faults.hang()) as backend:
         everyspan.configure(
             everyspan.SGPTracingProcessorConfig("k", "a", backend.base_url), linger_ms=0
         )
@@ -362,9 +364,7 @@ def test_where_no_thread_can_be_started_the_next_span_tries_again(
 
 def test_a_flush_that_waits_takes_nobody_elses_linger() -> None:
     """Spans that come while somebody waits for older ones travel in company as ever."""
-    with Backend(
-        lambda request: Answer(then="hang" if request.number == 1 else "reply")
-    ) as backend:
+    with FaultServer([faults.hang(), faults.ok()]) as backend:
         queue = AsyncSpanQueue(linger_ms=60_000, batch_size=10, own_homes=True)
         processor = everyspan.SGPAsyncTracingProcessor(
             everyspan.SGPTracingProcessorConfig("k", "a", backend.base_url)
@@ -377,6 +377,6 @@ def test_a_flush_that_waits_takes_nobody_elses_linger() -> None:
             queue.enqueue("end", make_span(f"s{number}"), [processor])
             queue.stats()
         wait_until(lambda: queue.stats().destinations[0].delivered == 10)
-        assert [len(request.items) for request in backend.requests[1:]] == [10]
+        assert [len(request.spans) for request in backend.requests[1:]] == [10]
     waiting.join(20)
     queue.shutdown_sync(0.1)

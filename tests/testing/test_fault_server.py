@@ -677,18 +677,18 @@ def test_a_capacity_that_is_exceeded_recovers() -> None:
     script = faults.capacity(1, service_s=2.0, queue=1)
     waits = arrive(script, 0.0, 0.5, 0.5, 2.0, 2.5, 9.0)
     assert waits == [
-        "delay(2.0, ok())",
+        "delay(2, ok())",
         "delay(3.5, ok())",
         "status(429)",
-        "delay(4.0, ok())",
+        "delay(4, ok())",
         "status(429)",
-        "delay(2.0, ok())",
+        "delay(2, ok())",
     ]
     # Without a queue those who find no place free are sent away.
     assert arrive(faults.capacity(1, service_s=2.0, queue=0), 0.0, 1.0, 2.0) == [
-        "delay(2.0, ok())",
+        "delay(2, ok())",
         "status(429)",
-        "delay(2.0, ok())",
+        "delay(2, ok())",
     ]
 
 
@@ -698,6 +698,8 @@ def test_a_latency_is_drawn_from_its_seed() -> None:
         return sorted(draw() for _ in range(4001))
 
     assert draws(1) == draws(1) != draws(2)
+    named = faults.delay(faults.lognormal(median_s=0.150, p95_s=0.330, seed=1))
+    assert repr(named) == "delay(lognormal(median_s=0.15, p95_s=0.33, seed=1), ok())"
     assert 0.140 < draws(1)[2000] < 0.160
     assert 0.300 < draws(1)[3800] < 0.360
 
@@ -768,6 +770,8 @@ def test_the_agentex_api_is_strict() -> None:
         assert client.post("/spans", json={**span, "id": None}).json()["id"]
         assert [version["output"] for version in server.rows["a/b"]] == [None, [{"o": 1}]]
         assert len(server.rows) == 2
+        assert server.spans["a/b"] == changed.json()
+        assert server.calls[:4] == [("POST", 200), ("POST", 400), ("PATCH", 200), ("PATCH", 404)]
         # The two APIs do not see each other's spans.
         assert client.put(PATH, content=batch("sgp")).status_code == 200
         assert client.post("/spans", json={**span, "id": "sgp"}).status_code == 200
@@ -924,6 +928,8 @@ def test_nothing_warns_whatever_the_server_did() -> None:
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Retries come at once: the draw of the jitter is 0. Nothing stays configured."""
     monkeypatch.setattr("everyspan.delivery.lane.random.random", lambda: 0.0)
+    monkeypatch.setattr("everyspan.delivery.backoff.FIRST_CEILING_S", 0.02)
+    monkeypatch.setattr("everyspan.delivery.backoff.LAST_CEILING_S", 0.05)
     yield
     everyspan.set_tracing_processor_configs([])
     everyspan.shutdown(10)
@@ -946,6 +952,9 @@ LOSES_NOTHING = [
     [faults.close_idle_connections(0.0), faults.stale_connection()] * 3,
     [faults.compressed_bomb(1 << 20)],
     [faults.endless()],
+    [faults.html()],
+    [faults.redirect()],
+    [faults.partial(3), faults.partial(0)],
 ]
 
 

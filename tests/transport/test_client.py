@@ -12,8 +12,9 @@ import weakref
 import pytest
 
 from everyspan.errors import RetryableExportError
-from everyspan.transport.client import REPLY_BYTES_KEPT, REPLY_BYTES_MAX, HttpClients
-from tests.backend import Answer, Backend
+from everyspan.testing import FaultServer, faults
+from everyspan.testing.faults import Answer
+from everyspan.transport.client import REPLY_BYTES_KEPT, HttpClients
 from tests.waiting import wait_until
 
 PATH = "/v5/spans/batch"
@@ -38,7 +39,7 @@ def put(clients: HttpClients, times: int = 1) -> None:
 
 def test_requests_share_a_connection() -> None:
     """`trace:L2`: keep-alive is on, and used."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         clients = make_clients(backend.base_url + "/")
         put(clients, 50)
         assert (backend.connections, clients.connections) == (1, 1)
@@ -67,7 +68,7 @@ async def test_building_costs_no_client_and_each_loop_has_one() -> None:
 
 def test_clients_of_loops_that_ended_are_closed_and_let_go() -> None:
     """`trace:L5`, `L3`: by `asyncio.run` itself; neither loop nor connection lingers."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         clients = make_clients(backend.base_url)
         loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
 
@@ -77,7 +78,7 @@ def test_clients_of_loops_that_ended_are_closed_and_let_go() -> None:
 
         for _ in range(20):
             asyncio.run(main())
-        wait_until(lambda: not backend._handlers)
+        wait_until(lambda: backend.open_connections == 0)
         gc.collect()
         assert [loop() for loop in loops] == [None] * 20
         assert len(clients._clients) == 0
@@ -88,7 +89,7 @@ def test_clients_of_loops_that_ended_are_closed_and_let_go() -> None:
 )
 def test_clients_of_loops_closed_by_hand_are_evicted() -> None:
     """`trace:L5`: nothing was finalised; the next client to be added throws them out."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         clients = make_clients(backend.base_url)
         for _ in range(5):
             loop = asyncio.new_event_loop()
@@ -122,10 +123,10 @@ def test_all_clients_share_one_ssl_context(monkeypatch: pytest.MonkeyPatch) -> N
     client._ssl_context.cache_clear()
 
 
-@pytest.mark.parametrize("then", ["hang", "trickle"])
-def test_a_request_takes_no_longer_than_its_time(then: str) -> None:
+@pytest.mark.parametrize("answer", [faults.hang(), faults.trickle()], ids=repr)
+def test_a_request_takes_no_longer_than_its_time(answer: Answer) -> None:
     """T4: whether nothing comes back, or a byte now and then."""
-    with Backend(lambda request: Answer(then=then)) as backend:  # type: ignore[arg-type]
+    with FaultServer(answer) as backend:
         clients = make_clients(backend.base_url, timeout_s=0.2)
         before_s = time.monotonic()
         with pytest.raises(RetryableExportError) as caught:
@@ -136,8 +137,8 @@ def test_a_request_takes_no_longer_than_its_time(then: str) -> None:
 
 def test_a_large_reply_is_cut() -> None:
     """T4: 64 KiB are kept; the connection is used again."""
-    large = Answer(status=422, body=b"x" * (1 << 20))
-    with Backend(lambda request: large) as backend:
+    large = faults.status(422, body=b"x" * (1 << 20))
+    with FaultServer(large) as backend:
         clients = make_clients(backend.base_url)
 
         async def main() -> None:
@@ -151,8 +152,7 @@ def test_a_large_reply_is_cut() -> None:
 
 def test_a_reply_without_end_is_left() -> None:
     """T4: beyond 16 MiB its connection is given up."""
-    endless = Answer(body=b"x" * (REPLY_BYTES_MAX + (4 << 20)))
-    with Backend(lambda request: endless) as backend:
+    with FaultServer(faults.endless()) as backend:
         clients = make_clients(backend.base_url)
 
         async def main() -> None:
@@ -167,7 +167,7 @@ def test_a_reply_without_end_is_left() -> None:
 @pytest.mark.parametrize("lost", [1, 2])
 def test_a_connection_that_breaks_may_be_tried_again(lost: int) -> None:
     """trace:D4: a fresh one as well as one that was kept alive."""
-    with Backend(lambda r: Answer(then="lose" if r.number == lost else "reply")) as backend:
+    with FaultServer([faults.ok()] * (lost - 1) + [faults.lose_reply(), faults.ok()]) as backend:
         clients = make_clients(backend.base_url)
 
         async def main() -> list[str]:
@@ -188,7 +188,7 @@ def test_a_connection_that_breaks_may_be_tried_again(lost: int) -> None:
 
 def test_nobody_there_is_said_and_may_be_tried_again() -> None:
     """With the word that the exit of the process looks for."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         base_url = backend.base_url
     with pytest.raises(RetryableExportError, match="no connection") as caught:
         put(make_clients(base_url))
@@ -197,8 +197,8 @@ def test_nobody_there_is_said_and_may_be_tried_again() -> None:
 
 def test_redirects_are_not_followed() -> None:
     """`sgp:E3`: a loop of them produced 63 requests."""
-    moved = Answer(status=307, headers={"location": PATH})
-    with Backend(lambda request: moved) as backend:
+    moved = faults.status(307, headers={"location": PATH})
+    with FaultServer(moved) as backend:
         clients = make_clients(backend.base_url)
         reply = asyncio.run(clients.request("PUT", PATH, BODY))
         assert (reply.status, len(backend.requests)) == (307, 1)
@@ -207,7 +207,7 @@ def test_redirects_are_not_followed() -> None:
 def test_threads_with_loops_of_their_own_do_not_disturb_each_other() -> None:
     """L1: adding and evicting clients at once from several threads."""
     errors: list[BaseException] = []
-    with Backend() as backend:
+    with FaultServer() as backend:
         clients = make_clients(backend.base_url)
 
         def work() -> None:
@@ -231,7 +231,7 @@ async def test_a_proxy_of_the_environment_is_not_asked_for_loopback(
     """A proxy could not reach this machine's own loopback."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.delenv("NO_PROXY", raising=False)
-    with Backend() as backend:
+    with FaultServer() as backend:
         clients = HttpClients(backend.base_url, headers={}, timeout_s=5)
         reply = await clients.request("PUT", "/v5/spans/batch", b'{"items":[]}')
         await clients.close()
@@ -240,7 +240,7 @@ async def test_a_proxy_of_the_environment_is_not_asked_for_loopback(
 
 async def test_headers_of_one_request_are_of_that_one_alone() -> None:
     """Both requests go over the same connection."""
-    with Backend() as backend:
+    with FaultServer() as backend:
         clients = make_clients(backend.base_url)
         await clients.request("GET", "/x", headers={"x-api-key": "other", "x-more": "1"})
         await clients.request("GET", "/x")

@@ -52,7 +52,7 @@ from everyspan.testing.exchange import (
     wait,
 )
 from everyspan.testing.faults import Answer, Down, ok
-from everyspan.testing.span_apis import SpanApis, Version
+from everyspan.testing.span_apis import SpanApis, Version, Written
 
 Script = Answer | Sequence[Answer] | Callable[[Request], Answer]
 _Checked = tuple[Answer, ...] | Callable[[Request], Answer]
@@ -104,7 +104,7 @@ class FaultServer:
         self._lock = threading.RLock()
         self._apis = SpanApis()
         self._requests: deque[Request] = deque()
-        self._written: dict[int, list[tuple[str, int]]] = {}
+        self._done: dict[int, list[tuple[int, list[Written]]]] = {}
         self._kept_bytes = 0
         self._request_count = 0
         self._connection_count = 0
@@ -195,6 +195,25 @@ class FaultServer:
             return {id: [*versions] for id, versions in self._apis.rows.items()}
 
     @property
+    def spans(self) -> dict[str, Version]:
+        """The version of each span that was written last, by its id."""
+        with self._lock:
+            return {id: versions[-1] for id, versions in self._apis.rows.items()}
+
+    @property
+    def calls(self) -> list[tuple[str, int]]:
+        """Method of each request that was carried out, and the status the API has for it.
+
+        In the order of arrival; it says nothing of what was answered. As far as `requests` goes.
+        """
+        with self._lock:
+            return [
+                (request.method, status)
+                for request in self._requests
+                for status, _ in self._done.get(request.number, ())
+            ]
+
+    @property
     def connections(self) -> int:
         """How many connections were accepted so far."""
         return self._connection_count
@@ -238,11 +257,10 @@ class FaultServer:
         """Store what the request asks for; see `Backend`."""
         with self._lock:
             reply, written = self._apis.carry_out(request, missing=missing)
+            self._done.setdefault(request.number, []).append((reply.status, written))
             if request.number < self._requests[0].number:
                 # Forgotten while its answer was delayed.
-                self._forget(written)
-            else:
-                self._written.setdefault(request.number, []).extend(written)
+                self._forget(request)
         self._tell()
         return reply
 
@@ -387,7 +405,7 @@ class FaultServer:
             while self._kept_bytes > self._kept_bytes_max and len(self._requests) > 1:
                 oldest = self._requests.popleft()
                 self._kept_bytes -= len(oldest.body) + REQUEST_BYTES
-                self._forget(self._written.pop(oldest.number, []))
+                self._forget(oldest)
         self._tell()
         return Exchange(request, connection, self, keeps_alive=message.keeps_alive)
 
@@ -414,9 +432,10 @@ class FaultServer:
 
     # -- within
 
-    def _forget(self, written: list[tuple[str, int]]) -> None:
-        for id, index in written:
-            self._apis.forget(id, index)
+    def _forget(self, request: Request) -> None:
+        for _, written in self._done.pop(request.number, ()):
+            for version in written:
+                self._apis.forget(version)
 
     def _tell(self) -> None:
         """Wake those that wait for something to happen."""

@@ -164,7 +164,7 @@ def delay(seconds: Seconds, then: Answer | None = None) -> Answer:
         await exchange.wait(draw())
         await last.give(exchange)
 
-    return Answer(f"delay({seconds!r}, {last})", give)
+    return Answer(f"delay({_shown(seconds)}, {last})", give)
 
 
 def hang() -> Answer:
@@ -203,7 +203,7 @@ def trickle(every_s: Seconds = 0.02, *, ends: bool = False) -> Answer:
             await exchange.wait(draw())
             await exchange.send_chunk(b" ")
 
-    return Answer(f"trickle({every_s!r}, ends={ends})", give)
+    return Answer(f"trickle({_shown(every_s)}, ends={ends})", give)
 
 
 def endless() -> Answer:
@@ -281,7 +281,7 @@ def close_idle_connections(after_s: Seconds = 0.0) -> Answer:
         exchange.idle_s = draw()
         await exchange.reply(exchange.carry_out())
 
-    return Answer(f"close_idle_connections({after_s!r})", give)
+    return Answer(f"close_idle_connections({_shown(after_s)})", give)
 
 
 def stale_connection() -> Answer:
@@ -344,9 +344,14 @@ def lognormal(*, median_s: float, p95_s: float, seed: int = 0) -> Callable[[], f
     _check_seconds("p95_s", p95_s)
     if not 0 < median_s <= p95_s:
         raise SettingsError(f"p95_s must be >= median_s ({median_s:g}) > 0, got {p95_s:g}")
-    draw = random.Random(seed)
+    numbers = random.Random(seed)
     sigma = math.log(p95_s / median_s) / NormalDist().inv_cdf(0.95)
-    return lambda: draw.lognormvariate(math.log(median_s), sigma)
+
+    def draw() -> float:
+        return numbers.lognormvariate(math.log(median_s), sigma)
+
+    draw.__name__ = f"lognormal(median_s={median_s:g}, p95_s={p95_s:g}, seed={seed})"
+    return draw
 
 
 @functools.cache
@@ -364,6 +369,11 @@ def _draw(name: str, seconds: Seconds) -> Callable[[], float]:
     _check_seconds(name, seconds)
     fixed_s = float(seconds)
     return lambda: fixed_s
+
+
+def _shown(seconds: Seconds) -> str:
+    # A function's repr holds an address: no two workers of pytest-xdist agree on it.
+    return getattr(seconds, "__name__", "a function") if callable(seconds) else f"{seconds:g}"
 
 
 def _check_seconds(name: str, value: object) -> None:

@@ -26,7 +26,11 @@ AGENTEX_FIELDS = (
 )
 AGENTEX_REQUIRED = ("name", "trace_id", "start_time")
 
+NOT_FOUND = Reply(404, b'{"detail":"Not Found"}')
+
 Version = dict[str, Any]
+Written = tuple[str, int]
+"""A version that was stored: the id, and its place among the versions of that id."""
 
 
 class SpanApis:
@@ -37,97 +41,91 @@ class SpanApis:
 
     def __init__(self) -> None:
         self.rows: dict[str, list[Version]] = {}
-        self._agentex: dict[str, tuple[int, Version]] = {}
+        self._agentex: dict[str, Written] = {}
 
-    def carry_out(
-        self, request: Request, *, missing: int = 0
-    ) -> tuple[Reply, list[tuple[str, int]]]:
-        """Store what a request says; return the answer, and which versions of which ids it wrote.
+    def carry_out(self, request: Request, *, missing: int = 0) -> tuple[Reply, list[Written]]:
+        """Store what a request says; return the answer, and what was stored.
 
         Args:
             missing: How many spans at the end of a batch to pass over, unnamed in the answer.
         """
-        written: list[tuple[str, int]] = []
         path = request.path
-        if path.endswith("/healthz"):
-            return _reply(200, {"status": "ok"}, {"x-everyspan": "fault-server"}), written
-        if path.endswith(BATCH_PATH):
-            if request.method in ("PUT", "POST"):
-                return self._write_batch(request, missing, written), written
-            return _reply(405, {"detail": "Method Not Allowed"}), written
         parent, _, last = path.rpartition("/")
-        if request.method == "POST" and last == "spans" and not parent.endswith("/v5"):
-            return self._create(request, written), written
-        if (
-            request.method == "PATCH"
-            and parent.endswith("/spans")
-            and not parent.endswith("/v5/spans")
-        ):
-            return self._patch(unquote(last), request, written), written
-        return _reply(404, {"detail": "Not Found"}), written
+        try:
+            if last == "healthz":
+                return _reply(200, {"status": "ok"}, {"x-everyspan": "fault-server"}), []
+            if path.endswith(BATCH_PATH):
+                return self._write_batch(request, missing)
+            if "/v5/" in path:
+                # The SGP API has more, which no tracer needs.
+                raise _RefusedError(NOT_FOUND)
+            if request.method == "POST" and path.endswith("/spans"):
+                return self._create(request)
+            if request.method == "PATCH" and parent.endswith("/spans"):
+                return self._patch(unquote(last), request)
+        except _RefusedError as refused:
+            return refused.reply, []
+        return NOT_FOUND, []
 
-    def forget(self, id: str, index: int) -> None:
+    def forget(self, written: Written) -> None:
         """Keep of a version only that it came."""
+        id, index = written
         self.rows[id][index] = {"id": id}
-        if self._agentex.get(id, (-1,))[0] == index:
-            self._agentex[id] = (index, {"id": id})
 
-    def _write_batch(self, request: Request, missing: int, written: list[tuple[str, int]]) -> Reply:
+    def _write_batch(self, request: Request, missing: int) -> tuple[Reply, list[Written]]:
+        if request.method not in ("PUT", "POST"):
+            raise _RefusedError(_reply(405, {"detail": "Method Not Allowed"}))
         body = _decode(request)
         items = body.get("items") if isinstance(body, dict) else None
         if not isinstance(items, list) or len(items) > ITEMS_MAX:
-            return _refusal(["body", "items"])
+            raise _RefusedError(_invalid("body", "items"))
         for position, item in enumerate(items):
             if not isinstance(item, dict) or not isinstance(item.get("id", ""), str):
-                return _refusal(["body", "items", position, "id"])
+                raise _RefusedError(_invalid("body", "items", position, "id"))
         stored = items[: max(0, len(items) - missing)]
-        for item in stored:
-            item.setdefault("id", str(uuid.uuid4()))
-            self._add(item["id"], item, written)
-        if request.headers.get("prefer") == "return=minimal" and not missing:
-            return _reply(200, {"object": "list", "items": []})
-        account = request.headers.get("x-selected-account-id", "local")
-        shown = [{"object": "span", "account_id": account, **item} for item in stored]
-        return _reply(200, {"object": "list", "items": shown})
+        written = [self._add({"id": str(uuid.uuid4()), **item}) for item in stored]
+        shown: list[Version] = []
+        if missing or request.headers.get("prefer") != "return=minimal":
+            account = request.headers.get("x-selected-account-id", "local")
+            marks = {"object": "span", "account_id": account}
+            shown = [{**marks, **self.rows[id][index]} for id, index in written]
+        return _reply(200, {"object": "list", "items": shown}), written
 
-    def _create(self, request: Request, written: list[tuple[str, int]]) -> Reply:
-        body = _decode(request)
-        if (bad := _invalid(body, required=AGENTEX_REQUIRED)) is not None:
-            return bad
+    def _create(self, request: Request) -> tuple[Reply, list[Written]]:
+        body = _agentex_fields(request, required=AGENTEX_REQUIRED)
         id = body.get("id") or str(uuid.uuid4())
         if id in self._agentex:
-            return _problem(400, f"Item already exists: {id}")
-        return self._put(
-            id, {name: body.get(name) for name in AGENTEX_FIELDS} | {"id": id}, written
-        )
+            raise _RefusedError(_problem(400, f"Item already exists: {id}"))
+        return self._put({name: body.get(name) for name in AGENTEX_FIELDS} | {"id": id})
 
-    def _patch(self, id: str, request: Request, written: list[tuple[str, int]]) -> Reply:
-        body = _decode(request)
-        if (bad := _invalid(body, required=())) is not None:
-            return bad
+    def _patch(self, id: str, request: Request) -> tuple[Reply, list[Written]]:
+        changes = _agentex_fields(request)
         if id not in self._agentex:
-            return _problem(404, f"Item with id '{id}' does not exist.")
-        span = {**self._agentex[id][1]}
-        for name, value in body.items():
-            if value is None or name not in AGENTEX_FIELDS or name == "id":
-                continue
-            if name == "data" and span.get("data"):
-                if not isinstance(span["data"], dict) or not isinstance(value, dict):
-                    # The original cannot either.
-                    return _problem(500, "AttributeError: 'list' object has no attribute 'items'")
-                value = {**span["data"], **value}
-            span[name] = value
-        return self._put(id, span, written)
+            raise _RefusedError(_problem(404, f"Item with id '{id}' does not exist."))
+        old = self.rows[id][self._agentex[id][1]]
+        data = changes.get("data")
+        if old.get("data") and data is not None:
+            if not isinstance(old["data"], dict) or not isinstance(data, dict):
+                # The original cannot either.
+                raise _RefusedError(_problem(500, "'list' object has no attribute 'items'"))
+            changes["data"] = {**old["data"], **data}
+        new = {name: value for name, value in changes.items() if value is not None}
+        return self._put({**old, **new, "id": id})
 
-    def _put(self, id: str, span: Version, written: list[tuple[str, int]]) -> Reply:
-        self._agentex[id] = (self._add(id, span, written), span)
-        return _reply(200, span)
+    def _put(self, span: Version) -> tuple[Reply, list[Written]]:
+        written = self._agentex[span["id"]] = self._add(span)
+        return _reply(200, span), [written]
 
-    def _add(self, id: str, version: Version, written: list[tuple[str, int]]) -> int:
-        versions = self.rows.setdefault(id, [])
+    def _add(self, version: Version) -> Written:
+        versions = self.rows.setdefault(version["id"], [])
         versions.append(version)
-        written.append((id, len(versions) - 1))
-        return len(versions) - 1
+        return version["id"], len(versions) - 1
+
+
+class _RefusedError(Exception):
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
 
 
 def _decode(request: Request) -> Any:
@@ -141,7 +139,8 @@ def _reply(status: int, body: object, headers: Mapping[str, str] | None = None) 
     return Reply(status, json.dumps(body).encode(), {**JSON_TYPE, **(headers or {})})
 
 
-def _refusal(loc: list[str | int]) -> Reply:
+def _invalid(*loc: str | int) -> Reply:
+    """A refusal of the SGP API that names a place (`sgp:E4`)."""
     return _reply(422, {"detail": [{"loc": loc, "msg": "invalid", "type": "value_error"}]})
 
 
@@ -150,14 +149,18 @@ def _problem(code: int, message: str) -> Reply:
     return _reply(code, {"message": message, "code": code, "data": None})
 
 
-def _invalid(body: Any, *, required: tuple[str, ...]) -> Reply | None:
-    if not isinstance(body, dict):
-        bad = ["body"]
-    else:
+def _agentex_fields(request: Request, *, required: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the fields of a body that the AgentEx API knows; those it does not are ignored."""
+    body = _decode(request)
+    if isinstance(body, dict):
         bad = [name for name in AGENTEX_FIELDS if not _is_valid(name, body.get(name))]
         bad += [name for name in required if body.get(name) is None]
+        if not bad:
+            return {name: body[name] for name in AGENTEX_FIELDS if name in body}
+    else:
+        bad = ["body"]
     message = f"invalid: {', '.join(bad)}"
-    return _reply(422, {"status_code": 10422, "message": message, "data": None}) if bad else None
+    raise _RefusedError(_reply(422, {"status_code": 10422, "message": message, "data": None}))
 
 
 def _is_valid(name: str, value: Any) -> bool:
