@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, MutableMapping
 from contextvars import ContextVar, Token
 from typing import Any, ParamSpec, TypeVar
 
@@ -96,22 +95,29 @@ def current_span() -> Span | None:
     return None if scope is None else scope.span
 
 
-@contextmanager
-def use_span(span: Span) -> Iterator[Span]:
+class use_span:
     """Make a span that was started by hand the current one: `with everyspan.use_span(span):`.
 
-    It neither starts nor ends here, and what leaves the block is not recorded on it.
+    The block's value is the span. It neither starts nor ends here, and what leaves the block is
+    not recorded on it.
 
     Raises:
         SettingsError: `span` is none.
     """
-    if not isinstance(span, Span):
-        raise SettingsError(f"span must be a Span, got {span!r}")
-    scope = enter(span, innermost())
-    try:
-        yield span
-    finally:
-        leave(scope)
+
+    __slots__ = ("_scope", "_span")
+
+    def __init__(self, span: Span) -> None:
+        if not isinstance(span, Span):
+            raise SettingsError(f"span must be a Span, got {span!r}")
+        self._span = span
+
+    def __enter__(self) -> Span:
+        self._scope = enter(self._span, innermost())
+        return self._span
+
+    def __exit__(self, *_: object) -> None:
+        leave(self._scope)
 
 
 def inject(headers: MutableMapping[str, str]) -> MutableMapping[str, str]:

@@ -14,9 +14,9 @@ from its activities.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
+from types import TracebackType
 from typing import Any
 
 from everyspan import AsyncTracer, Span, set_span_error, use_span
@@ -82,8 +82,7 @@ class TracingModule:
             TracingService(AsyncTracer()) if tracing_service is None else tracing_service
         )
 
-    @asynccontextmanager
-    async def span(
+    def span(
         self,
         trace_id: str,
         name: str,
@@ -94,7 +93,7 @@ class TracingModule:
         start_to_close_timeout: timedelta = _FIVE_SECONDS,
         heartbeat_timeout: timedelta = _FIVE_SECONDS,
         retry_policy: Any = None,
-    ) -> AsyncIterator[Span | None]:
+    ) -> AbstractAsyncContextManager[Span | None]:
         """Record the block as a span: `async with adk.tracing.span(task.id, "plan") as span:`.
 
         An exception that leaves the block is recorded and raised again; a cancellation makes the
@@ -112,42 +111,24 @@ class TracingModule:
         Raises:
             SettingsError: On entering, if an argument is of the wrong type.
         """
-        span = None
-        if trace_id:
-            span = await self.start_span(
-                trace_id=trace_id,
-                name=name,
-                input=input,
-                parent_id=parent_id,
-                data=data,
-                task_id=task_id,
-                start_to_close_timeout=start_to_close_timeout,
-                heartbeat_timeout=heartbeat_timeout,
-                retry_policy=retry_policy,
-            )
-        if span is None:
-            yield None
-            return
-        try:
-            # A service of the agent's own may return what is no span of ours.
-            with use_span(span) if isinstance(span, Span) else nullcontext():
-                yield span
-        except BaseException as error:
-            # At a GeneratorExit the block was abandoned, not left by an error.
-            if not isinstance(error, GeneratorExit):
-                set_span_error(span, error)
-            raise
-        finally:
-            await self.end_span(
-                trace_id=trace_id,
-                span=span,
-                start_to_close_timeout=start_to_close_timeout,
-                heartbeat_timeout=heartbeat_timeout,
-                retry_policy=retry_policy,
-            )
+        return _Block(
+            self,
+            {
+                "trace_id": trace_id,
+                "name": name,
+                "input": input,
+                "parent_id": parent_id,
+                "data": data,
+                "task_id": task_id,
+            },
+            {
+                "start_to_close_timeout": start_to_close_timeout,
+                "heartbeat_timeout": heartbeat_timeout,
+                "retry_policy": retry_policy,
+            },
+        )
 
-    @asynccontextmanager
-    async def turn_span(
+    def turn_span(
         self,
         trace_id: str,
         name: str,
@@ -158,7 +139,7 @@ class TracingModule:
         start_to_close_timeout: timedelta = _FIVE_SECONDS,
         heartbeat_timeout: timedelta = _FIVE_SECONDS,
         retry_policy: Any = None,
-    ) -> AsyncIterator[TurnSpan]:
+    ) -> AbstractAsyncContextManager[TurnSpan]:
         """Record the block as one turn of the agent; as `span`, but the value is a `TurnSpan`.
 
         ```
@@ -168,18 +149,19 @@ class TracingModule:
             turn.record_usage(reply.usage)
         ```
         """
-        async with self.span(
-            trace_id=trace_id,
-            name=name,
-            input=input,
-            data=data,
-            parent_id=parent_id,
-            task_id=task_id,
-            start_to_close_timeout=start_to_close_timeout,
-            heartbeat_timeout=heartbeat_timeout,
-            retry_policy=retry_policy,
-        ) as span:
-            yield TurnSpan(span)
+        return _TurnBlock(
+            self.span(
+                trace_id=trace_id,
+                name=name,
+                input=input,
+                data=data,
+                parent_id=parent_id,
+                task_id=task_id,
+                start_to_close_timeout=start_to_close_timeout,
+                heartbeat_timeout=heartbeat_timeout,
+                retry_policy=retry_policy,
+            )
+        )
 
     async def start_span(
         self,
@@ -222,3 +204,62 @@ class TracingModule:
             SettingsError: `span` is none.
         """
         return await self._service.end_span(trace_id=trace_id, span=span)
+
+
+class _Block:
+    """A span as a block; by hand, since `asynccontextmanager` would cost as much as the span."""
+
+    def __init__(
+        self, module: TracingModule, arguments: dict[str, Any], bounds: dict[str, Any]
+    ) -> None:
+        self._module = module
+        self._arguments = arguments
+        self._bounds = bounds
+        self._span: Span | None = None
+        self._as_current: use_span | None = None
+
+    async def __aenter__(self) -> Span | None:
+        if self._arguments["trace_id"]:
+            span = self._span = await self._module.start_span(**self._arguments, **self._bounds)
+            # A service of the agent's own may return what is no span of ours.
+            if isinstance(span, Span):
+                self._as_current = use_span(span)
+                self._as_current.__enter__()
+        return self._span
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        span = self._span
+        if span is None:
+            return
+        try:
+            if self._as_current is not None:
+                self._as_current.__exit__()
+            # At a GeneratorExit the block was abandoned, not left by an error.
+            if error is not None and not isinstance(error, GeneratorExit):
+                set_span_error(span, error)
+        finally:
+            # Ctrl-C may come at any line of ours.
+            await self._module.end_span(self._arguments["trace_id"], span, **self._bounds)
+
+
+class _TurnBlock:
+    """A turn as a block, around that of its span."""
+
+    def __init__(self, block: AbstractAsyncContextManager[Span | None]) -> None:
+        self._block = block
+
+    async def __aenter__(self) -> TurnSpan:
+        return TurnSpan(await self._block.__aenter__())
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._block.__aexit__(kind, error, trace)
