@@ -43,8 +43,11 @@ DIFFERS = {
 # The port that the pages speak of; here a free one takes its place.
 PORT = "5003"
 
+# What a reader of the pages has not set: it would send spans elsewhere, to a real service perhaps.
+OURS = ("EVERYSPAN_", "AGENTEX_", "AGENT_", "ACP_", "SGP_", "DISABLE_SCALE_", "OTEL_")
+
 # Every program is a fork of one process that has imported what takes time: as good as a process
-# of its own, exit included, at a tenth of the cost.
+# of its own, exit included, without its start.
 RUNNER = """
 import asyncio, os, runpy, sys
 import everyspan, everyspan.processors.sgp
@@ -116,7 +119,7 @@ def test_what_a_page_says_is_printed_must_be(tmp_path: Path) -> None:
     ):
         page = f"```python\n{text}\n```\n\n```text\n1\n```\n"
         with pytest.raises(AssertionError):
-            run(fences(page), tmp_path, {**os.environ})
+            run(fences(page), tmp_path, {})
 
 
 @pytest.mark.parametrize(
@@ -135,13 +138,14 @@ def test_what_a_page_shows_runs(page: Path, tmp_path: Path) -> None:
     needs_server = PORT in text or "everyspan.configure()" in text
     with serving() if needs_server else nullcontext("http://127.0.0.1:1") as url:
         text = text.replace(PORT, url.rpartition(":")[2])
-        run(fences(text), tmp_path, os.environ | {"EVERYSPAN_ENDPOINT": url})
+        run(fences(text), tmp_path, {"EVERYSPAN_ENDPOINT": url})
 
 
-def run(blocks: Iterator[Fence], folder: Path, environ: dict[str, str]) -> None:
+def run(blocks: Iterator[Fence], folder: Path, variables: dict[str, str]) -> None:
     """Run programs and commands; what they print is what the page says."""
-    scripts = sysconfig.get_path("scripts")
-    environ = environ | {"PATH": f"{scripts}{os.pathsep}{environ['PATH']}", "COLUMNS": "100"}
+    environ = {name: text for name, text in os.environ.items() if not name.startswith(OURS)}
+    environ["PATH"] = sysconfig.get_path("scripts") + os.pathsep + environ["PATH"]
+    environ |= {"COLUMNS": "100"} | variables
     for how, some in groupby([block for block in blocks if block.language in RUN], runner):
         stretch = [*some]
         paths = [str(folder / f"line_{block.line}.py") for block in stretch]
@@ -151,9 +155,9 @@ def run(blocks: Iterator[Fence], folder: Path, environ: dict[str, str]) -> None:
             outputs = [call(["sh", "-eu", path], folder, environ) for path in paths]
         elif how == "pytest":
             # By name, and no others: installing everyspan is what makes pytest find it by itself.
-            plain = environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-            pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "everyspan.testing.plugin"]
-            outputs = [call([*pytest_, *paths], folder, plain)] * len(paths)
+            by_name = environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "everyspan.testing.plugin"]
+            outputs = [call([*command, *paths], folder, by_name)] * len(paths)
         else:
             printed = call([sys.executable, "-c", RUNNER, *paths], folder, environ)
             outputs = printed.split("\0")[:-1]
@@ -178,8 +182,10 @@ def call(command: list[str], folder: Path, environ: dict[str, str]) -> str:
 
 
 def compare(block: Fence, output: str) -> None:
-    """Fail unless a block printed what its page says: `...` stands for anything, any id for an id,
-    any time for a time, and columns may be wider."""
+    """Fail unless a block printed what its page says.
+
+    There, `...` stands for anything, any id for an id, any time for a time, any space for spaces.
+    """
     printed = block.printed or ""
     loosely = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     is_same = doctest.OutputChecker().check_output(plain(printed), plain(output), loosely)
