@@ -319,6 +319,15 @@ async def test_a_parent_that_is_named_comes_first(recording: Recording) -> None:
     assert recording.parents == {"root": None, "turn": "root", "x": "root"}
 
 
+@pytest.mark.parametrize("nothing", ["", None])
+async def test_a_parent_without_an_id_names_none(recording: Recording, nothing: Any) -> None:
+    """Agents pass on what a request may have lacked."""
+    root = adk.tracing.span("t", "root", parent_id=nothing)
+    async with root, adk.tracing.span("t", "x", parent_id=nothing):
+        step()
+    assert recording.parents == {"root": None, "x": "root", "step": "x"}
+
+
 async def test_a_span_of_another_trace_is_no_parent(recording: Recording) -> None:
     async with adk.tracing.span("a", "outer"), adk.tracing.span("b", "inner") as inner:
         assert everyspan.current_span() is inner
