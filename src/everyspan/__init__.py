@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         SyncTracingProcessor,
         TracingProcessorConfig,
     )
+    from everyspan.processors.file import FileTracingProcessor, FileTracingProcessorConfig
     from everyspan.processors.memory import InMemoryTracingProcessor
     from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
     from everyspan.queue.span_queue import AsyncSpanQueue
@@ -83,6 +84,7 @@ _HOMES = {
         "SyncTracingProcessor",
         "TracingProcessorConfig",
     ),
+    "everyspan.processors.file": ("FileTracingProcessor", "FileTracingProcessorConfig"),
     "everyspan.processors.memory": ("InMemoryTracingProcessor",),
     "everyspan.processors.sgp": ("SGPAsyncTracingProcessor", "SGPTracingProcessorConfig"),
     "everyspan.queue.span_queue": ("AsyncSpanQueue",),
@@ -104,6 +106,8 @@ __all__ = [
     "DestinationStats",
     "EverySpanError",
     "ExportError",
+    "FileTracingProcessor",
+    "FileTracingProcessorConfig",
     "FlushResult",
     "InMemoryTracingProcessor",
     "RemoteParent",

@@ -362,9 +362,14 @@ def build(destination: Destination, settings: Settings) -> Processor | Exporter:
 
         if isinstance(destination, AgentexTracingProcessorConfig):
             return AgentexAsyncTracingProcessor(destination, settings=settings)
+    if kind == "file":
+        from everyspan.processors.file import FileTracingProcessor, FileTracingProcessorConfig
+
+        if isinstance(destination, FileTracingProcessorConfig):
+            return FileTracingProcessor(destination)
     raise SettingsError(
-        f"a destination must be a configuration (known types: agentex, sgp), a processor, or the "
-        f"address of an everyspan server, got {destination!r}"
+        f"a destination must be a configuration (known types: agentex, file, sgp), a "
+        f"processor, or the address of an everyspan server, got {destination!r}"
     )
 
 

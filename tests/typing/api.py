@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, assert_type
 
 import everyspan
@@ -34,6 +35,9 @@ def start() -> None:
     everyspan.configure(config, agentex)
     everyspan.AgentexAsyncTracingProcessor(agentex)
     everyspan.AgentexSyncTracingProcessor(agentex)
+    file = everyspan.FileTracingProcessorConfig(Path("spans.jsonl"), rotate_bytes=None)
+    everyspan.configure(file)
+    everyspan.FileTracingProcessor(file)
     for processor in everyspan.get_async_tracing_processors():
         assert_type(processor, everyspan.AsyncTracingProcessor | everyspan.SyncTracingProcessor)
     assert_type(

@@ -1,0 +1,113 @@
+"""Write lines to a descriptor that may be full, slow or gone, and know which of them are there.
+
+N1  A line is there once its end is; one that is there in part is never counted.
+N2  A pipe or a terminal is asked before each write whether it takes any: a reader that stands
+    still holds up the calling loop not at all, and the caller at most `PATIENCE_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import select
+import stat
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from time import monotonic
+from typing import NamedTuple
+
+from everyspan.errors import ExportError, PermanentExportError, RetryableExportError
+
+PATIENCE_S = 2.0
+"""How long somebody else may hold us up: a reader that takes nothing, a lock; chosen."""
+
+LOOK_EVERY_S = 0.02
+
+STALLED_RETRY_S = 0.5
+"""When to look again after that. A terminal that goes on scrolling should not wait out a backoff
+that grew while it was paused."""
+
+PIECE_BYTES = select.PIPE_BUF
+"""What a pipe that is ready takes whole, without waiting and without others' bytes within."""
+
+
+class Written(NamedTuple):
+    """How far the writing came.
+
+    Attributes:
+        lines: How many are there, from the first on.
+        is_torn: A part of the next is there as well.
+        error: Why the rest is not; None if all are there.
+    """
+
+    lines: int
+    is_torn: bool
+    error: OSError | None
+
+
+async def write_lines(fd: int, lines: Sequence[bytes]) -> Written:
+    """Write lines, each with its end; to a file in one call to the system, if it takes them."""
+    taken = 0
+    error = None
+    try:
+        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        for piece in [b"".join(lines)] if is_file else _pieces(lines):
+            left = memoryview(piece)
+            while left:
+                if not is_file:
+                    await _until_ready(fd)
+                count = os.write(fd, left)
+                taken += count
+                left = left[count:]
+    except OSError as caught:
+        error = caught
+    whole = 0
+    for line in lines:
+        if taken < len(line):
+            break
+        taken -= len(line)
+        whole += 1
+    return Written(whole, taken > 0, error)
+
+
+def unwritten(written: Written, count: int, error: ExportError) -> Mapping[int, ExportError]:
+    """Return what `Exporter.export` returns where only some of `count` lines are there.
+
+    Raises:
+        ExportError: `error`, where none is: the batch stays together.
+    """
+    if not written.lines:
+        raise error
+    return dict.fromkeys(range(written.lines, count), error)
+
+
+def to_error(error: OSError, text: str, *, hopeless: Collection[int]) -> ExportError:
+    """Return what a failure of the system means; its name (`ENOSPC`) is the reason in the books.
+
+    Args:
+        text: Says what was tried.
+        hopeless: Numbers of the errors that time does not mend.
+    """
+    reason = errno.errorcode.get(error.errno or 0, type(error).__name__)
+    text = f"{text}: {error.strerror or reason}"
+    if error.errno in hopeless:
+        return PermanentExportError(text, reason=reason)
+    retry_after_s = STALLED_RETRY_S if error.errno == errno.EAGAIN else None
+    return RetryableExportError(text, reason=reason, retry_after_s=retry_after_s)
+
+
+def _pieces(lines: Sequence[bytes]) -> Iterable[bytes]:
+    for line in lines:
+        for first in range(0, len(line), PIECE_BYTES):
+            yield line[first : first + PIECE_BYTES]
+
+
+async def _until_ready(fd: int) -> None:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    until_s = monotonic() + PATIENCE_S
+    # Any event will do: the write then says what is wrong.
+    while not poll.poll(0):
+        if monotonic() >= until_s:
+            raise BlockingIOError(errno.EAGAIN, "nobody reads it")
+        await asyncio.sleep(LOOK_EVERY_S)
