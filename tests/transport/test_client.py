@@ -252,6 +252,23 @@ async def test_headers_of_one_request_are_of_that_one_alone() -> None:
         assert first.connection == second.connection
 
 
+async def test_the_library_logs_the_agents_requests_and_none_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """T5, P4: an agent that logs at INFO would get a line for every batch, or every span."""
+    caplog.set_level("INFO")
+    with FaultServer([faults.ok(), faults.lose_reply(), faults.ok()]) as server:
+        clients = make_clients(server.base_url)
+        await clients.request("PUT", PATH, BODY)
+        with pytest.raises(RetryableExportError):
+            await clients.request("PUT", PATH, BODY)
+        assert caplog.messages == []
+        await clients.current().put(server.base_url + PATH, content=BODY)
+        await clients.close()
+    (line,) = caplog.messages
+    assert "HTTP Request: PUT" in line
+
+
 def test_outside_a_loop_a_client_is_nobody_elses() -> None:
     """`trace:L4`."""
     clients = make_clients("http://127.0.0.1:9")

@@ -9,15 +9,18 @@ T2  An open connection refers to its loop, so the weak key alone never lets go (
     finalises generators; and adding a client evicts those of closed loops.
 T3  All clients share one SSLContext: a client costs 0.06 ms with it, 20 ms without.
 T4  A request, its answer included, takes at most `timeout_s`; 64 KiB of an answer are kept.
+T5  The HTTP library, which logs a line at INFO for every request, logs none for ours (P4).
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -42,6 +45,18 @@ REPLY_BYTES_MAX = 16 << 20
 """A reply is read this far, so that its connection can be used again; beyond, it is closed."""
 
 _Loop = asyncio.AbstractEventLoop
+
+_is_ours: ContextVar[bool] = ContextVar("everyspan_request", default=False)
+
+
+class _NotOurs(logging.Filter):
+    """Refuses what is logged within our requests (T5); the agent may use the library as well."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _is_ours.get()
+
+
+logging.getLogger("httpx2").addFilter(_NotOurs())
 
 
 class HttpClients:
@@ -77,6 +92,7 @@ class HttpClients:
         if loop not in self._closers:
             closer = self._closers[loop] = self._close_at_the_end(client)
             await closer.__anext__()
+        _is_ours.set(True)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._exchange(client, method, path, body, headers)
@@ -85,6 +101,9 @@ class HttpClients:
         except (httpx2.HTTPError, OSError) as error:
             row = _row_of(error)
             raise _failure(row, f"{row.text}, talking to {self._base_url}: {error!r}") from error
+        finally:
+            # Not by a token: the collector may close a coroutine in another context.
+            _is_ours.set(False)
 
     def current(self) -> httpx2.AsyncClient:
         """Return the running loop's client; outside any loop a new one (`trace:L4`)."""
