@@ -174,6 +174,7 @@ def test_a_body_of_8_mb_is_taken_and_only_announced_where_the_client_asks() -> N
     ("request_line", "ends"),
     [
         ("GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n", True),
+        ("GET /healthz HTTP/1.1\r\nconnection: TE, Close\r\n\r\n", True),
         ("GET /healthz HTTP/1.0\r\n\r\n", True),
         ("GET /healthz HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", False),
     ],
@@ -189,6 +190,11 @@ def test_a_connection_ends_where_the_client_asks(request_line: str, ends: bool) 
         else:
             sock.sendall(put("a"))
             assert read_reply(sock)[0] == 200
+
+
+def test_an_answer_that_says_so_ends_the_connection() -> None:
+    with FaultServer(faults.ok(headers={"Connection": "close"})) as server:
+        assert talk(server, put("a") + put("b")).count(b"HTTP/1.1 200 ") == 1
 
 
 def test_an_answer_without_a_body_has_none() -> None:
@@ -215,6 +221,7 @@ def test_an_answer_without_a_body_has_none() -> None:
         (b"GET / SPDY/3\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
         (b"PUT / HTTP/1.1\r\ncontent-length: -1\r\n\r\n", 400),
+        (b"PUT / HTTP/1.1\r\ncontent-length: " + b"9" * 5000 + b"\r\n\r\n", 413),
         (b"PUT / HTTP/1.1\r\ntransfer-encoding: gzip\r\n\r\n", 400),
         (b"PUT / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n", 400),
         (b"PUT / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n-1\r\n", 400),
@@ -247,6 +254,7 @@ def test_a_client_that_leaves_in_the_middle_stores_nothing(cut: int) -> None:
 
 
 def test_statuses_say_what_they_are_told() -> None:
+    """F1: and store what they say they do, before."""
     answers = [
         faults.status(503, retry_after=10),
         faults.status(429, body=b"slow", headers={"content-type": "text/plain"}),
@@ -557,9 +565,8 @@ def test_a_script_may_be_changed_from_anywhere() -> None:
         return faults.ok()
 
     with FaultServer(script) as server, connected(server) as sock:
-        for expected in (200, 503, 503):
-            sock.sendall(put("a"))
-            assert read_reply(sock)[0] == expected
+        sock.sendall(put("a") * 3)
+        assert [read_reply(sock)[0] for _ in range(3)] == [200, 503, 503]
         assert server.requests[0].headers["host"] == "x"
 
 

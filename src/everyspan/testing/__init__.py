@@ -1,4 +1,4 @@
-"""For tests of code that everyspan traces: what it recorded, and a clock that obeys.
+"""For tests of code that everyspan traces: what it recorded, a clock and a backend that obey.
 
 Loaded when first used: the pytest plugin stands beside these and is imported by every pytest run.
 """

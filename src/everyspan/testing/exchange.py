@@ -90,8 +90,8 @@ class Message(NamedTuple):
     @property
     def keeps_alive(self) -> bool:
         """True if the client would use the connection again."""
-        wish = self.headers.get("connection", "").lower()
-        return wish != "close" if self.version == "HTTP/1.1" else wish == "keep-alive"
+        wishes = self.headers.get("connection", "").lower().replace(" ", "").split(",")
+        return "close" not in wishes if self.version == "HTTP/1.1" else "keep-alive" in wishes
 
 
 class MessageError(Exception):
@@ -217,7 +217,8 @@ class Connection:
         length = headers.get("content-length", "0")
         if "transfer-encoding" in headers or not (length.isascii() and length.isdigit()):
             raise MessageError(400)
-        if int(length) > BODY_BYTES_MAX:
+        # Python makes no number of thousands of digits.
+        if len(length) > 18 or int(length) > BODY_BYTES_MAX:
             raise MessageError(413)
         return await self._reader.readexactly(int(length))
 
@@ -327,6 +328,7 @@ class Exchange:
             headers = {**size, **headers}
         if not self.keeps_alive:
             headers["connection"] = "close"
+        self.keeps_alive = headers.get("connection") != "close"
         return head(reply.status, headers)
 
     def _visible(self, reply: Reply) -> bytes:

@@ -116,6 +116,7 @@ class FaultServer:
         self._reserved: socket.socket | None = None
         self._listener: asyncio.Server | None = None
         self._switching = asyncio.Lock()
+        self._settling: asyncio.Task[None] | None = None
         self._return: asyncio.Task[None] | None = None
         self._open: dict[asyncio.Task[Any], Connection] = {}
 
@@ -130,7 +131,7 @@ class FaultServer:
         try:
             self._call(self._start())
         except BaseException:
-            self._home.stop(END_S)
+            self.__exit__(*sys.exc_info())
             raise
         return self
 
@@ -167,8 +168,9 @@ class FaultServer:
         if home is None or not home.is_running:
             self._script = checked
         elif home.is_here:
+            # The script itself, which the server waits for.
             self._switch(checked)
-            home.loop.create_task(self._settle())
+            self._settling = home.loop.create_task(self._settle())
         else:
             self._call(self._change(checked))
 
@@ -353,6 +355,9 @@ class FaultServer:
 
     def _closed(self, task: asyncio.Task[None]) -> None:
         self._open.pop(task).abort()
+        if not task.cancelled():
+            # None, unless this server has a defect.
+            self._error = self._error or task.exception()
         self._tell()
 
     async def _talk(self, connection: Connection) -> None:
