@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from everyspan.processors.builtin import BuiltinProcessor
+
 HEAD = """\
 # API
 
@@ -27,14 +29,11 @@ MODULES = (
 
 # What everyspan itself calls is public within it, and none of a reader's business.
 SHOWN = {
-    "AgentexAsyncTracingProcessor": (),
     "AsyncSpanQueue": (
         *("enqueue", "flush", "shutdown", "flush_sync", "shutdown_sync"),
         *("stats", "dropped_spans", "depth", "max_size"),
     ),
     "FakeClock": ("advance", "monotonic", "time_ns", "waiting"),
-    "InMemoryTracingProcessor": (),
-    "SGPAsyncTracingProcessor": (),
 }
 NOT_CALLED = ("Capture",)
 
@@ -80,7 +79,8 @@ def entry(name: str, value: Any) -> Iterator[str]:
     yield from prose(value)
     if is_enumeration(value):
         yield from (", ".join(f"`{member}`" for member in value.__members__), "")
-    elif inspect.isclass(value):
+    elif inspect.isclass(value) and not issubclass(value, BuiltinProcessor):
+        # Destinations of ours are handed to `configure`; what they do then is its business.
         yield from members(value)
 
 
