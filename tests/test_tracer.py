@@ -340,14 +340,14 @@ def test_a_paused_generator_does_not_outlive_the_span_around_it(recording: Recor
 def test_spans_left_elsewhere_form_no_chain(recording: Recording) -> None:
     """P4: a context in which every span is left from outside holds none but the last."""
     context = contextvars.copy_context()
-    scopes = [everyspan.span("x") for _ in range(100)]
+    scopes = [everyspan.span("left elsewhere") for _ in range(100)]
     for scope in scopes:
         context.run(scope.__enter__)
         scope.__exit__(None, None, None)
     del scope, scopes
     delivered = recording.spans
     gc.collect()
-    held = [o for o in gc.get_objects() if isinstance(o, Span) and o.name == "x"]
+    held = [o for o in gc.get_objects() if isinstance(o, Span) and o.name == "left elsewhere"]
     assert len(held) - len(delivered) < 10
     assert context.run(everyspan.current_span) is None
 

@@ -31,8 +31,8 @@ def capture(*, mask: Mask | bool | None = None) -> Capture:
     """Return a block, `with` or `async with`, whose value shows what was recorded in it.
 
     `configure` and its like are checked inside the block and take no effect, so that a program
-    which configures itself is captured as well. A span that is still open when the block ends
-    goes where it would without.
+    which configures itself is captured as well. A span counts where it ends: one that is still
+    open when the block ends goes where it would without, one that was open before is captured.
 
     Args:
         mask: As of `configure`, to see what it leaves; by default spans are shown as recorded.
