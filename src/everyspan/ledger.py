@@ -55,9 +55,15 @@ class Account:
         self.rejected[reason] = self.rejected.get(reason, 0) + spans
 
     def snapshot(
-        self, *, queued: int, in_flight: int, spooled: int = 0, connections: int = 0
+        self,
+        *,
+        queued: int,
+        in_flight: int,
+        spooled: int = 0,
+        connections: int = 0,
+        oldest_age_s: float | None = None,
     ) -> DestinationStats:
-        """Return the books as they stand, with the three numbers read from the containers."""
+        """Return the books as they stand, with what is read from the containers."""
         return DestinationStats(
             name=self.name,
             accepted=self.accepted,
@@ -71,6 +77,7 @@ class Account:
             requests=self.requests,
             start_writes=self.start_writes,
             connections=connections,
+            oldest_age_s=oldest_age_s,
         )
 
 
@@ -81,6 +88,8 @@ class DestinationStats:
     `queued` spans linger, wait or are parked; `in_flight` ones are in an unanswered request;
     `dropped` and `rejected` map a reason to spans. `requests` counts batches sent, repeats
     included; `start_writes` spans written as in progress; `connections` those opened.
+    `oldest_age_s` is how long the oldest of the spans queued and in flight has waited since it
+    ended; None where there are none.
     """
 
     name: str
@@ -95,6 +104,7 @@ class DestinationStats:
     requests: int
     start_writes: int
     connections: int
+    oldest_age_s: float | None = None
 
     @property
     def dropped_total(self) -> int:
@@ -128,7 +138,8 @@ class Stats:
     `open_spans` have started and not ended; `forgotten_spans` were open when 10,000 others were
     too, so that they count nowhere until they end. `unclaimed_spans` left the inbox and were
     accepted by no destination: 0 unless everyspan has a defect. `sampled_out_spans` ended in traces
-    that are not recorded, by `sample` or because whoever called us decided so.
+    that are not recorded, by `sample` or because whoever called us decided so. `bytes_held` is what
+    all spans that are held are charged against `byte_budget`.
     """
 
     destinations: tuple[DestinationStats, ...] = ()
@@ -136,6 +147,7 @@ class Stats:
     forgotten_spans: int = 0
     unclaimed_spans: int = 0
     sampled_out_spans: int = 0
+    bytes_held: int = 0
 
     def joined(self, other: Stats) -> Stats:
         """Return the books of both."""
@@ -145,6 +157,7 @@ class Stats:
             forgotten_spans=self.forgotten_spans + other.forgotten_spans,
             unclaimed_spans=self.unclaimed_spans + other.unclaimed_spans,
             sampled_out_spans=self.sampled_out_spans + other.sampled_out_spans,
+            bytes_held=self.bytes_held + other.bytes_held,
         )
 
     @property

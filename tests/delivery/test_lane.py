@@ -529,6 +529,46 @@ async def test_a_lane_does_not_spin() -> None:
     await settle()
 
 
+async def test_the_books_tell_how_long_the_oldest_span_has_waited() -> None:
+    """B1: since it ended, wherever it is held: backlog, in flight, parked, behind its START."""
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    rig = Rig(ScriptedExporter(answer, is_foreign=True), linger_ms=50, start_delay_s=None)
+    assert rig.stats.oldest_age_s is None
+    rig.add(start("open"))
+    rig.clock.advance(1.0)
+    await until(lambda: rig.stats.requests == 1)
+    assert rig.stats.oldest_age_s is None, "a START is no ended span"
+    rig.add(end("open"))
+    rig.clock.advance(2.0)
+    assert rig.stats.oldest_age_s == 2.0, "behind its START"
+    answer.set_exception(unavailable())
+    await until(lambda: rig.stats.in_flight == 0)
+    rig.add(end("later"))
+    assert rig.stats.oldest_age_s == 2.0
+    rig.clock.advance(60.0)
+    await rig.drained()
+    assert rig.stats.oldest_age_s is None
+
+
+async def test_a_span_in_flight_and_one_that_is_parked_grow_old() -> None:
+    """B1: an attempt does not make a span young."""
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    rig = Rig(ScriptedExporter(answer))
+    rig.add(end("a"))
+    await until(lambda: rig.stats.in_flight == 1)
+    rig.clock.advance(3.0)
+    assert rig.stats.oldest_age_s == 3.0
+    answer.set_exception(unavailable(retry_after_s=100.0))
+    await until(lambda: rig.stats.queued == 1)
+    rig.clock.advance(4.0)
+    assert rig.stats.oldest_age_s == 7.0
+    with rig.gate:
+        rig.lane.give_up("shutdown")
+    assert rig.stats.oldest_age_s is None
+    rig.lane.stop()
+    await settle()
+
+
 async def test_losses_are_said_at_once_and_then_sparsely(caplog: pytest.LogCaptureFixture) -> None:
     """P4, trace:Q27: the first, the tenth, the hundredth."""
     exporter = ScriptedExporter(*[KeyError("x") for _ in range(50)], is_foreign=True)

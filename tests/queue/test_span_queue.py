@@ -400,13 +400,14 @@ async def test_spans_beyond_the_byte_budget_are_refused_with_that_reason() -> No
     (stats,) = queue.stats().destinations
     assert dict(stats.dropped) == {"byte budget": 2}
     assert (stats.queued + stats.in_flight, stats.residual) == (3, 0)
+    assert 3 * len(large) < queue.stats().bytes_held <= 1 << 20
     release.set()
     assert not await queue.flush(10), "spans were lost since the last flush"
     for number in range(3):
         queue.enqueue(END, make_span(f"t{number}", output=large), [processor])
     assert await queue.shutdown(10)
     assert queue.stats().destinations[0].delivered == 6
-    assert queue._intake.bytes_held == 0
+    assert queue.stats().bytes_held == 0
 
 
 async def test_starts_give_their_bytes_back_too() -> None:

@@ -321,6 +321,15 @@ class Backlog:
         )
 
     @property
+    def oldest_end_s(self) -> float | None:
+        """When the oldest of the ended spans held here was offered; None if there are none.
+
+        Each container is in that order, but for spans that several threads ended at once.
+        """
+        groups = [self._ends, *self._held.values(), *(batch.ends for batch in self._parked)]
+        return min((ends[0].offered_s for ends in groups if ends), default=None)
+
+    @property
     def is_empty(self) -> bool:
         """True if nothing is held but STARTs whose delay is not over."""
         return not (self._starts or self._ends or self._held or self._parked)

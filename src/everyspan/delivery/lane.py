@@ -183,7 +183,15 @@ class Lane:
             queued=self._backlog.queued,
             in_flight=self._flying,
             connections=self.exporter.connections(),
+            oldest_age_s=self._oldest_age_s(),
         )
+
+    def _oldest_age_s(self) -> float | None:
+        offered_s = [batch.ends[0].offered_s for batch in self._in_flight.values() if batch.ends]
+        queued_s = self._backlog.oldest_end_s
+        if queued_s is not None:
+            offered_s.append(queued_s)
+        return max(0.0, self._clock.monotonic() - min(offered_s)) if offered_s else None
 
     def reasons(self, seq_max: int) -> dict[str, int]:
         """Return why ended spans up to `seq_max` are still held, and how many for each reason."""

@@ -116,6 +116,7 @@ class Intake:
                 open_spans=self._parts.open_spans,
                 forgotten_spans=self._parts.forgotten,
                 sampled_out_spans=self.sampled_out,
+                bytes_held=self.bytes_held,
                 unclaimed_spans=self._handed_over
                 - sum(lane.account.accepted for lane in self.lanes.values()),
             )
