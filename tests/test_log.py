@@ -52,6 +52,25 @@ def test_a_cause_is_said_at_once_then_once_a_minute_with_a_count(
     ]
 
 
+def test_a_cause_may_have_several_lines_a_minute(
+    clock: list[float], said: list[logging.LogRecord]
+) -> None:
+    """P4: and no more; the next minute says how many went unsaid."""
+    for number in range(5):
+        log.complain("it broke: %d", number, cause="it", lines=3)
+    clock[0] += log.PAUSE_S
+    for number in range(5, 10):
+        log.complain("it broke: %d", number, cause="it", lines=3)
+    assert [record.message for record in said] == [
+        "it broke: 0",
+        "it broke: 1",
+        "it broke: 2",
+        "it broke: 5 (and 2 times more since the last line)",
+        "it broke: 6",
+        "it broke: 7",
+    ]
+
+
 def test_another_cause_is_said(clock: list[float], said: list[logging.LogRecord]) -> None:
     """P4: one that repeats hides no other."""
     log.complain("a", level=logging.WARNING)

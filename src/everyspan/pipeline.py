@@ -31,8 +31,6 @@ from everyspan.processors.builtin import SyncFace
 from everyspan.queue import exits
 from everyspan.queue.span_queue import AsyncSpanQueue, Lanes
 
-logger = logging.getLogger("everyspan")
-
 LOCAL_URL = "http://127.0.0.1:5003"
 LOCAL_CREDENTIAL = "local"
 
@@ -84,10 +82,10 @@ class Pipeline:
         """Say once that spans go nowhere."""
         if not self._is_noted:
             self._is_noted = True
+            why = "call everyspan.configure() to send them"
             if load_environment().disabled:
-                logger.info("spans go nowhere: the environment switches recording off")
-            else:
-                logger.info("spans go nowhere: call everyspan.configure() to send them")
+                why = "the environment switches recording off"
+            complain("spans go nowhere: %s", why, cause=why, level=logging.INFO)
 
 
 _current: Pipeline | None = None

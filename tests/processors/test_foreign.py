@@ -13,7 +13,11 @@ import pytest
 from everyspan.delivery.backlog import Batch
 from everyspan.errors import PermanentExportError, RetryableExportError
 from everyspan.model.span import Span
-from everyspan.processors.base import AsyncTracingProcessor, SyncTracingProcessor
+from everyspan.processors.base import (
+    FAILURES_LOGGED_MAX,
+    AsyncTracingProcessor,
+    SyncTracingProcessor,
+)
 from everyspan.processors.foreign import ForeignExporter
 from everyspan.queue.span_queue import AsyncSpanQueue
 from tests.records import end, make_span, start
@@ -74,6 +78,42 @@ async def test_one_failure_keeps_no_other_from_running_and_is_logged_once(
     assert [(r.levelname, r.args) for r in caplog.records] == [
         ("ERROR", ("a",)),
         ("ERROR", ("c",)),
+    ]
+
+
+async def test_failures_without_end_are_not_logged_without_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """P4, trace:I1: the first ones of a minute, each processor its own."""
+
+    class Other(Single):
+        async def on_span_end(self, span: Span) -> None:
+            raise ValueError
+
+    one, other = Single(), Other()
+    one.errors = dict.fromkeys("abcde", ValueError("x"))
+    with caplog.at_level(logging.ERROR, "everyspan"):
+        for _ in range(FAILURES_LOGGED_MAX):
+            await one.on_spans_end([make_span(id) for id in "abcde"])
+        assert len(caplog.records) == FAILURES_LOGGED_MAX
+        await other.on_spans_end([make_span("z")])
+    assert caplog.records[-1].args == ("z",)
+
+
+async def test_a_processor_that_cannot_shut_down_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """P4: an application that configures for each request has as many to shut down."""
+
+    class Stubborn(Single):
+        async def shutdown(self) -> None:
+            raise ValueError("x")
+
+    with caplog.at_level(logging.ERROR, "everyspan"):
+        for _ in range(3):
+            await ForeignExporter(Stubborn()).close()
+    assert [(r.getMessage(), bool(r.exc_info)) for r in caplog.records] == [
+        ("Stubborn failed to shut down", True)
     ]
 
 

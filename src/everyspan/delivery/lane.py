@@ -47,7 +47,8 @@ from everyspan.log import complain
 from everyspan.model.mask import Masker, masker_in_force
 from everyspan.model.record import SpanRecord
 
-logger = logging.getLogger("everyspan")
+LOSSES_LOGGED_MAX = 6
+"""Lines a minute, for each destination and reason: up to the 100,000th span lost in one go."""
 
 RESTART_S = 1.0
 """Pause before a lane that stumbled starts again; chosen, not measured."""
@@ -443,16 +444,16 @@ class Lane:
             # Many were lost at once, and the line before this one counts them all.
             return
         self._said[reason] = lost
-        try:
-            logger.warning(
-                "spans lost on the way to %s: %s, %d so far (all counted in everyspan.stats())",
-                self.account.name,
-                reason,
-                lost,
-            )
-        except Exception:
-            # The agent's own filter or handler; neither a lane nor the agent may stumble over it.
-            pass
+        complain(
+            "spans lost on the way to %s: %s, %d so far (all counted in everyspan.stats())",
+            self.account.name,
+            reason,
+            lost,
+            # A queue for each request, say: their lanes lose spans for the same reason.
+            cause=f"lost {self.account.name} {reason}",
+            level=logging.WARNING,
+            lines=LOSSES_LOGGED_MAX,
+        )
 
     def nudge(self) -> None:
         """Wake a lane that sleeps longer than a span may wait."""

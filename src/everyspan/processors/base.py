@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 
 from everyspan.delivery.lane import is_from_outside
+from everyspan.log import complain
 from everyspan.model.span import Span
 
-logger = logging.getLogger("everyspan")
+FAILURES_LOGGED_MAX = 100
+"""Lines a minute: `trace:I1` wants one for each span that failed, P4 an end to them."""
 
 
 class TracingProcessorConfig:
@@ -75,7 +76,13 @@ async def call_each(
     results = await asyncio.gather(*[_call(method, span) for span in spans])
     for span, result in zip(spans, results, strict=True):
         if result is not None:
-            logger.error("processor failed for span %s", span.id, exc_info=result)
+            complain(
+                "processor failed for span %s",
+                span.id,
+                cause=f"failed {getattr(method, '__qualname__', '')}",
+                raised=result,
+                lines=FAILURES_LOGGED_MAX,
+            )
     return results
 
 

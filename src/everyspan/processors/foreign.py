@@ -7,7 +7,6 @@ F2  What it raises is reported for each span, never swallowed (`trace:I2`, D7).
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Mapping
 from typing import TypeGuard, cast
 
@@ -15,6 +14,7 @@ from everyspan.delivery.backlog import Batch
 from everyspan.delivery.exporter import CONCURRENCY
 from everyspan.delivery.lane import classify, is_from_outside
 from everyspan.errors import ExportError
+from everyspan.log import complain
 from everyspan.model.record import SpanRecord
 from everyspan.model.span import Span, SpanEventType
 from everyspan.processors.base import (
@@ -23,8 +23,6 @@ from everyspan.processors.base import (
     SyncTracingProcessor,
     call_each,
 )
-
-logger = logging.getLogger("everyspan")
 
 
 class ForeignExporter:
@@ -66,7 +64,7 @@ class ForeignExporter:
         except BaseException as error:
             if is_from_outside(error):
                 raise
-            logger.exception("%s failed to shut down", self.name)
+            complain("%s failed to shut down", self.name, cause=f"end {self.name}", raised=error)
 
     async def _hand_over(
         self, event: SpanEventType, records: list[SpanRecord], offset: int

@@ -29,6 +29,7 @@ from everyspan.delivery.exporter import Exporter
 from everyspan.delivery.lane import AWAKE_S, Lane
 from everyspan.home import Home, OwnLoop, ThreadHome, run_here, runs_a_loop
 from everyspan.ledger import FlushResult, Stats
+from everyspan.log import complain
 from everyspan.model.mask import Masker, masker_in_force
 from everyspan.model.record import Limits, SpanRecord, freeze_span
 from everyspan.model.span import Span, SpanEventType
@@ -37,8 +38,6 @@ from everyspan.queue import exits
 from everyspan.queue.exporter_home import exporter_home
 from everyspan.queue.intake import SAMPLED_OUT, SHUTDOWN, Intake
 from everyspan.queue.waiters import Latch, Waiter
-
-logger = logging.getLogger("everyspan")
 
 INBOX_RECORDS_MAX = 2048
 INBOX_RECORD_BYTES_MAX = 8 << 10
@@ -473,7 +472,14 @@ class AsyncSpanQueue:
             if result.ok or self._only_unreachable(result, hints):
                 return
         for name, reasons in self._wait_sync(timeout, stop=False).left.items():
-            logger.warning("the process ends, %s did not get %s", name, dict(reasons))
+            complain(
+                "the process ends, %s did not get %s",
+                name,
+                dict(reasons),
+                # From now on every span that ends drains, and would say so.
+                cause=f"end of process {name}",
+                level=logging.WARNING,
+            )
 
     def _only_unreachable(self, result: FlushResult, hints: list[str]) -> bool:
         """Say how to start the local server, if its absence is all that keeps spans here."""
