@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import random
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx2
@@ -54,14 +55,19 @@ def read_end(sock: socket.socket) -> bytes:
     return data
 
 
+def read_head(sock: socket.socket) -> bytes:
+    """The head of an answer, or what there is of it."""
+    data = b""
+    while not data.endswith(b"\r\n\r\n") and (byte := sock.recv(1)):
+        data += byte
+    return data
+
+
 def read_reply(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
     """One answer with a length; what follows it stays on the socket."""
-    data = b""
-    while not data.endswith(b"\r\n\r\n"):
-        byte = sock.recv(1)
-        assert byte, f"closed after {data!r}"
-        data += byte
-    line, *lines = data.decode().rstrip().split("\r\n")
+    head = read_head(sock)
+    assert head.endswith(b"\r\n\r\n"), f"closed after {head!r}"
+    line, *lines = head.decode().rstrip().split("\r\n")
     headers = dict(header.split(": ", 1) for header in lines)
     body = b""
     while len(body) < int(headers.get("content-length", 0)):
@@ -293,6 +299,8 @@ def test_a_partial_answer_names_what_it_stored() -> None:
         status, _, body = read_reply(sock)
         assert (status, [item["id"] for item in json.loads(body)["items"]]) == (200, ["a"])
         assert list(server.rows) == ["a"]
+        sock.sendall(put("b"))
+        assert [item["id"] for item in json.loads(read_reply(sock)[2])["items"]] == ["b"]
 
 
 @pytest.mark.parametrize(
@@ -348,9 +356,7 @@ def test_a_server_that_hangs_says_nothing_and_sees_the_client_leave() -> None:
 def test_a_head_without_its_body() -> None:
     with FaultServer(faults.hang_after_headers()) as server, connected(server) as sock:
         sock.sendall(put("a"))
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += sock.recv(1)
+        head = read_head(sock)
         assert head.startswith(b"HTTP/1.1 200 ")
         assert b"content-length: " in head
         assert says_nothing(sock)
@@ -364,9 +370,7 @@ def test_a_body_trickles_by_the_clock(ends: bool) -> None:
     answer = faults.trickle(3.0, ends=ends)
     with FaultServer(answer, clock=clock) as server, connected(server) as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += sock.recv(1)
+        assert read_head(sock).startswith(b"HTTP/1.1 200 ")
         body = b""
         size = 1 if ends else len(b"1\r\nx\r\n")
         for _ in range(16 if ends else 20):
@@ -1015,3 +1019,65 @@ def test_a_backend_that_stays_down_is_told_apart_from_a_loss_without_a_word() ->
         assert {name: sum(left.values()) for name, left in result.left.items()} == {"sgp": 1}
         assert everyspan.stats().residual == 0
         assert server.requests == []
+
+
+# -- attacks
+
+
+FRAGMENTS = [
+    *(b"GET ", b"PUT ", b"/v5/spans/batch", b"/spans/", b" HTTP/1.1", b"\r\n", b"\r\n\r\n", b": "),
+    *(b"content-length: ", b"7", b"-", b"transfer-encoding: chunked", b"expect: 100-continue"),
+    *(b'{"items":[{"id":', b'"a"}]}', b"\x00", b"\xff\xfe", b"x" * 70_000, b"0\r\n\r\n"),
+]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_bytes_disturb_the_server(seed: int) -> None:
+    """A defect of its own would be raised where the block ends."""
+    draw = random.Random(seed)
+    with FaultServer() as server:
+        for _ in range(50):
+            data = b"".join(draw.choices(FRAGMENTS, k=draw.randrange(1, 12)))
+            with connected(server) as sock, suppress(ConnectionError):
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
+                read_end(sock)
+        wait_until(lambda: server.open_connections == 0)
+        assert talk(server, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_threads_change_the_script_while_others_send() -> None:
+    """The last assignment stands; what was answered 200 is stored, whatever happened between."""
+    stored: set[str] = set()
+    answers = [faults.ok(), faults.down(), faults.reset_after_body(), faults.down(0.001)]
+    over = threading.Event()
+
+    def steer(seed: int) -> None:
+        draw = random.Random(seed)
+        for _ in range(40):
+            server.script = [draw.choice(answers), draw.choice(answers)]
+
+    def send(name: str) -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            with suppress(ConnectionError), connected(server) as sock:
+                sock.sendall(put(f"{name}{number}"))
+                if read_head(sock).startswith(b"HTTP/1.1 200 "):
+                    stored.add(f"{name}{number}")
+
+    with FaultServer() as server:
+        steering = [threading.Thread(target=steer, args=(seed,)) for seed in range(2)]
+        sending = [threading.Thread(target=send, args=(name,)) for name in "ab"]
+        for thread in (*steering, *sending):
+            thread.start()
+        for thread in steering:
+            thread.join(20)
+        server.script = faults.ok()
+        assert not refused(server)
+        server.wait_for(spans=len(server.rows) + 1)
+        over.set()
+        for thread in sending:
+            thread.join(20)
+        assert stored
+        assert stored <= {*server.rows}

@@ -243,6 +243,15 @@ class Connection:
         return bytes(body)
 
 
+async def connect(sock: socket.socket, number: int) -> Connection:
+    """Return the connection of an accepted socket."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=HEAD_BYTES_MAX, loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock)
+    return Connection(number, reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+
+
 class Backend(Protocol):
     """The server, as far as an exchange needs it."""
 

@@ -31,24 +31,25 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from inspect import isawaitable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from everyspan.clock import SYSTEM_CLOCK, Clock
 from everyspan.errors import SettingsError
 from everyspan.home import ThreadHome
 from everyspan.testing.exchange import (
     BATCH_PATH,
-    HEAD_BYTES_MAX,
     Connection,
     Exchange,
     Message,
     MessageError,
     Reply,
     Request,
+    connect,
     wait,
 )
 from everyspan.testing.faults import Answer, Down, ok
@@ -66,6 +67,8 @@ END_S = 1.0
 
 BLOCKED_S = 5.0
 """The server's thread does what it is told within milliseconds, unless a script blocks it."""
+
+BACKLOG = 1024
 
 WAIT_S = 20.0
 """Long enough for a busy machine."""
@@ -114,11 +117,9 @@ class FaultServer:
         # Of the server's loop.
         self._home: ThreadHome | None = None
         self._reserved: socket.socket | None = None
-        self._listener: asyncio.Server | None = None
-        self._switching = asyncio.Lock()
-        self._settling: asyncio.Task[None] | None = None
+        self._listener: socket.socket | None = None
         self._return: asyncio.Task[None] | None = None
-        self._open: dict[asyncio.Task[Any], Connection] = {}
+        self._open: dict[asyncio.Task[None], Connection | None] = {}
 
     # -- what a test says
 
@@ -129,7 +130,7 @@ class FaultServer:
         if not self._home.start():
             raise RuntimeError("the interpreter starts no more threads")
         try:
-            self._call(self._start())
+            self._call(self._start)
         except BaseException:
             self.__exit__(*sys.exc_info())
             raise
@@ -148,7 +149,7 @@ class FaultServer:
         """
         assert self._home is not None
         try:
-            self._call(self._end())
+            self._call(self._end)
         finally:
             self._home.stop(END_S)
         if self._error is not None:
@@ -168,11 +169,9 @@ class FaultServer:
         if home is None or not home.is_running:
             self._script = checked
         elif home.is_here:
-            # The script itself, which the server waits for.
-            self._switch(checked)
-            self._settling = home.loop.create_task(self._settle())
+            self._change(checked)
         else:
-            self._call(self._change(checked))
+            self._call(self._change, checked)
 
     # -- what a test reads
 
@@ -268,57 +267,55 @@ class FaultServer:
 
     def go_down(self, seconds: float | None) -> None:
         """Close every connection and the port, for so long; see `Backend`."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        self._close_port()
         for connection in self._open.values():
-            connection.close()
+            if connection is not None:
+                connection.close()
         self._stay_down()
         if seconds is not None:
             self._return = asyncio.get_running_loop().create_task(self._come_back(seconds))
 
     # -- the port
 
-    async def _start(self) -> None:
+    def _start(self) -> None:
         # Bound for as long as the server lives, never listening: while the server is down the
         # kernel refuses connections, and gives the port to nobody else.
         self._reserved = _bound_socket(self._port)
         self._port = self._reserved.getsockname()[1]
         self.base_url = f"http://127.0.0.1:{self._port}"
-        await self._settle()
+        self._settle()
 
     async def _end(self) -> None:
         self._stay_down()
-        if self._listener is not None:
-            self._listener.close()
+        self._close_port()
         if self._reserved is not None:
             self._reserved.close()
-        while True:
-            # What was accepted just now makes itself known in the loop's next turn.
-            await asyncio.sleep(0)
-            if not self._open:
-                break
-            for task in self._open:
-                task.cancel()
+        for task in self._open:
+            task.cancel()
+        if self._open:
             await asyncio.wait([*self._open])
         # Sockets are closed a turn after their connections.
         await asyncio.sleep(0)
 
-    async def _change(self, script: _Checked) -> None:
-        self._switch(script)
-        await self._settle()
-
-    def _switch(self, script: _Checked) -> None:
+    def _change(self, script: _Checked) -> None:
         self._script, self._position = script, 0
         self._stay_down()
+        self._settle()
 
-    async def _settle(self) -> None:
+    def _settle(self) -> None:
         """Open the port, unless the script's next answer is to be down."""
-        async with self._switching:
-            if not self._fall() and self._listener is None:
-                self._listener = await asyncio.start_server(
-                    self._accept, sock=_bound_socket(self._port), limit=HEAD_BYTES_MAX
-                )
+        if not self._fall() and self._listener is None:
+            listener = self._listener = _bound_socket(self._port)
+            listener.setblocking(False)
+            listener.listen(BACKLOG)
+            # Not asyncio's own server: closed at the wrong moment it forgets what it has accepted.
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _close_port(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
 
     def _fall(self) -> bool:
         """Go down where that is the script's next answer."""
@@ -336,7 +333,7 @@ class FaultServer:
         self._return = None
         if not callable(self._script) and isinstance(self._script[self._position], Down):
             self._position += 1
-        await self._settle()
+        self._settle()
 
     def _stay_down(self) -> None:
         """Do not come back, if down, but when told."""
@@ -346,22 +343,42 @@ class FaultServer:
 
     # -- connections
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            # No descriptors left: asked again and again, it would take all of a processor.
+            self._error = self._error or error
+            self._close_port()
+            return
         self._connection_count += 1
-        connection = Connection(self._connection_count, reader, writer)
-        task = asyncio.get_running_loop().create_task(self._talk(connection))
-        self._open[task] = connection
-        task.add_done_callback(self._closed)
+        task = asyncio.get_running_loop().create_task(
+            self._talk(listener, sock, self._connection_count)
+        )
+        self._open[task] = None
+        task.add_done_callback(partial(self._closed, sock))
 
-    def _closed(self, task: asyncio.Task[None]) -> None:
-        self._open.pop(task).abort()
+    def _closed(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
+        connection = self._open.pop(task)
+        if connection is None:
+            sock.close()
+        else:
+            connection.abort()
         if not task.cancelled():
             # None, unless this server has a defect.
             self._error = self._error or task.exception()
         self._tell()
 
-    async def _talk(self, connection: Connection) -> None:
+    async def _talk(self, listener: socket.socket, sock: socket.socket, number: int) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         with suppress(ConnectionError):
+            connection = self._open[task] = await connect(sock, number)
+            if self._listener is not listener:
+                # The server went down between the two.
+                return
             try:
                 await self._serve(connection)
             except MessageError as error:
@@ -471,10 +488,16 @@ class FaultServer:
                 f"{len(self._apis.rows)} spans of {spans}"
             )
 
-    def _call(self, work: Coroutine[Any, Any, None]) -> None:
+    def _call(self, work: Callable[..., object], *args: object) -> None:
         """Have the server's loop do something; return when it is done."""
         assert self._home is not None
-        done = asyncio.run_coroutine_threadsafe(work, self._home.loop)
+
+        async def on_the_loop() -> None:
+            result = work(*args)
+            if isawaitable(result):
+                await result
+
+        done = asyncio.run_coroutine_threadsafe(on_the_loop(), self._home.loop)
         try:
             done.result(BLOCKED_S)
         except TimeoutError:

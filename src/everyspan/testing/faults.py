@@ -111,7 +111,10 @@ def refuse(*positions: int) -> Answer:
 
 
 def partial(missing: int = 1) -> Answer:
-    """Store a batch but for its last `missing` spans; 200, naming only what was stored."""
+    """Store a batch but for its last `missing` spans; 200, naming only what was stored.
+
+    A batch's first span is stored always: 200 that names nobody would say nothing of the others.
+    """
     _check_count("missing", missing)
 
     async def give(exchange: Exchange) -> None:
