@@ -492,6 +492,30 @@ def test_down_as_the_last_answer_lasts() -> None:
         assert clock.waiting == 0
 
 
+@pytest.mark.parametrize("is_last", [False, True])
+def test_down_begins_with_the_request_whose_turn_it_is(is_last: bool) -> None:
+    """The one before it is still in service, on another connection."""
+    clock = FakeClock()
+    script = [faults.delay(90.0), faults.down(5.0)] + [faults.ok()] * (not is_last)
+    with FaultServer(script, clock=clock) as server:
+        with connected(server) as first, connected(server) as second:
+            first.sendall(put("a"))
+            wait_until(lambda: clock.waiting == 1)
+            second.sendall(put("b"))
+            assert read_end(second) == b""
+            assert read_end(first) == b""
+        assert refused(server)
+        wait_until(lambda: clock.waiting == (1 if is_last else 2))
+        clock.advance(5.0)
+        if not is_last:
+            wait_until(lambda: not refused(server))
+        # What was in service is carried out, wherever its client is.
+        clock.advance(90.0)
+        server.wait_for(spans=1)
+        assert refused(server) == is_last
+        assert list(server.rows) == ["a"]
+
+
 def test_a_function_may_say_down_and_the_request_is_lost() -> None:
     clock = FakeClock()
 

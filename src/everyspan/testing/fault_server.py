@@ -391,7 +391,8 @@ class FaultServer:
         try:
             while True:
                 message = await connection.read_message(begun=idle.cancel if idle else None)
-                if message is None:
+                if message is None or connection.is_closing:
+                    # Closed from here just when it came: gone with the connection.
                     return
                 exchange = self._begin(connection, message)
                 await self._give(exchange)
@@ -433,7 +434,8 @@ class FaultServer:
 
     async def _give(self, exchange: Exchange) -> None:
         try:
-            await self._choose(exchange.request).give(exchange)
+            if not self._fall():
+                await self._choose(exchange.request).give(exchange)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except BaseException as error:
@@ -448,8 +450,7 @@ class FaultServer:
                 raise SettingsError(f"a script must return an answer of faults, got {answer!r}")
             return answer
         answer = self._script[self._position]
-        if not isinstance(answer, Down) and self._position < len(self._script) - 1:
-            self._position += 1
+        self._position = min(self._position + 1, len(self._script) - 1)
         return answer
 
     # -- within
