@@ -138,8 +138,9 @@ class Stats:
     `open_spans` have started and not ended; `forgotten_spans` were open when 10,000 others were
     too, so that they count nowhere until they end. `unclaimed_spans` left the inbox and were
     accepted by no destination: 0 unless everyspan has a defect. `sampled_out_spans` ended in traces
-    that are not recorded, by `sample` or because whoever called us decided so. `bytes_held` is what
-    all spans that are held are charged against `byte_budget`.
+    that are not recorded, by `sample` or because whoever called us decided so. `untraced_spans`
+    ended that destinations had opened while they exported. `bytes_held` is what all spans that are
+    held are charged against `byte_budget`.
     """
 
     destinations: tuple[DestinationStats, ...] = ()
@@ -147,6 +148,7 @@ class Stats:
     forgotten_spans: int = 0
     unclaimed_spans: int = 0
     sampled_out_spans: int = 0
+    untraced_spans: int = 0
     bytes_held: int = 0
 
     def joined(self, other: Stats) -> Stats:
@@ -157,6 +159,7 @@ class Stats:
             forgotten_spans=self.forgotten_spans + other.forgotten_spans,
             unclaimed_spans=self.unclaimed_spans + other.unclaimed_spans,
             sampled_out_spans=self.sampled_out_spans + other.sampled_out_spans,
+            untraced_spans=self.untraced_spans + other.untraced_spans,
             bytes_held=self.bytes_held + other.bytes_held,
         )
 

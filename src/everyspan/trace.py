@@ -25,6 +25,7 @@ from everyspan.model.span import Span, SpanEventType
 from everyspan.processors.base import Processor
 from everyspan.queue.span_queue import AsyncSpanQueue
 from everyspan.tracer import begin, check_text, end, set_end_time, span
+from everyspan.untraced import is_exporting
 
 _AS_THEY_ARE = (dict, list, str, int, float, bool, tuple)
 
@@ -139,6 +140,11 @@ class _Spans:
         return opened
 
     def _enqueue(self, event: SpanEventType, opened: Span) -> None:
+        if event is SpanEventType.START and is_exporting.get():
+            opened._lanes = None
+        if opened._lanes is None:
+            # Not counted: what has processors of its own is in nobody's books before it is taken.
+            return
         try:
             processors = self.processors
             if processors:

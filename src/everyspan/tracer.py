@@ -29,6 +29,8 @@ from everyspan.model.sampling import is_chosen
 from everyspan.model.span import Span
 from everyspan.model.span_error import set_span_error
 from everyspan.model.w3c import RemoteParent
+from everyspan.queue.intake import SAMPLED_OUT, UNTRACED
+from everyspan.untraced import is_exporting
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -182,6 +184,9 @@ def begin(opened: Span) -> None:
     try:
         pipe = pipeline.current()
         if pipe.lanes:
+            if is_exporting.get():
+                opened._lanes = None
+                return
             if pipe.sample is not None and not _is_sampled(opened, pipe.sample):
                 return
             record = None
@@ -205,8 +210,11 @@ def end(opened: Span) -> None:
         if not pipe.lanes:
             pipe.note_nowhere()
             return
+        if opened._lanes is None:
+            pipe.queue.leave_out(UNTRACED)
+            return
         if pipe.sample is not None and not _is_sampled(opened, pipe.sample):
-            pipe.queue.sample_out()
+            pipe.queue.leave_out(SAMPLED_OUT)
             return
         try:
             record = snapshot_span(opened, is_end=True, offered_s=monotonic(), limits=pipe.limits)

@@ -46,6 +46,7 @@ from everyspan.ledger import Account, DestinationStats
 from everyspan.log import complain
 from everyspan.model.mask import Masker, masker_in_force
 from everyspan.model.record import SpanRecord
+from everyspan.untraced import untraced
 
 LOSSES_LOGGED_MAX = 6
 """Lines a minute, for each destination and reason: up to the 100,000th span lost in one go."""
@@ -556,7 +557,8 @@ class Lane:
             masker = self._masker()
             if masker is not None:
                 masker.apply(batch.records)
-            failed = dict(await self.exporter.export(batch))
+            with untraced(requests_too=not self.exporter.is_foreign):
+                failed = dict(await self.exporter.export(batch))
         except ExportError as caught:
             error = caught
         except BaseException as caught:

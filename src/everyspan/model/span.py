@@ -115,9 +115,10 @@ class Span(msgspec.Struct, kw_only=True, weakref=True, eq=False):
     group_id: str | None = None
     type: str | None = None
     status: str = SpanStatus.SUCCESS
-    # Set while it is recorded: its place in the trace once it has ended, who is to carry it, its
-    # input frozen at start beside what was frozen, the parent in another process above it, whose
-    # flags and `tracestate` travel on, and whether its trace is recorded (None: nobody asked).
+    # Set while it is recorded: its place in the trace once it has ended, who is to carry it (None:
+    # nobody, since an export opened it), its input frozen at start beside what was frozen, the
+    # parent in another process above it, whose flags and `tracestate` travel on, and whether its
+    # trace is recorded (None: nobody asked).
     _ended: Any = None
     _lanes: Any = ()
     _frozen_input: Any = None

@@ -17,6 +17,7 @@ from everyspan.model.mask import masker_in_force
 from everyspan.model.record import freeze_span
 from everyspan.model.span import Span
 from everyspan.processors.base import AsyncTracingProcessor, SyncTracingProcessor
+from everyspan.untraced import untraced
 
 
 class BuiltinProcessor(AsyncTracingProcessor):
@@ -86,7 +87,9 @@ class BuiltinProcessor(AsyncTracingProcessor):
             if is_end and self.takes_starts:
                 # Nobody keeps count here, and their STARTs came this way too.
                 batch.started = frozenset(some)
-            for error in (await self.export(batch)).values():
+            with untraced(requests_too=True):
+                failed = await self.export(batch)
+            for error in failed.values():
                 raise error
 
 

@@ -37,11 +37,12 @@ SHUTDOWN = "shutdown"
 DEFECT = "defect of everyspan"
 
 
-class SampledOut:
+class LeftOut:
     """Stands in the inbox for the end of a span that is not recorded, only counted."""
 
 
-SAMPLED_OUT = SampledOut()
+SAMPLED_OUT = LeftOut()
+UNTRACED = LeftOut()
 
 
 class Intake:
@@ -63,7 +64,7 @@ class Intake:
         masker: Callable[[], Masker | None],
     ) -> None:
         self.gate = Gate()
-        self.inbox: deque[SpanRecord | Span | SampledOut] = deque()
+        self.inbox: deque[SpanRecord | Span | LeftOut] = deque()
         self.lanes: dict[int, Lane] = {}
         self.waiters = Waiters(self.gate, is_empty=self._is_empty)
         self.seq = 0
@@ -74,7 +75,7 @@ class Intake:
         self._homeless = homeless
         self._orphaned = orphaned
         self._masker = masker
-        self.sampled_out = 0
+        self._left_out = {SAMPLED_OUT: 0, UNTRACED: 0}
         self._parts = Parts()
         self._processors: dict[int, object] = {}
         # Ended spans, once for each lane that was to take them.
@@ -115,7 +116,8 @@ class Intake:
                 destinations=tuple(lane.snapshot() for lane in self.lanes.values()),
                 open_spans=self._parts.open_spans,
                 forgotten_spans=self._parts.forgotten,
-                sampled_out_spans=self.sampled_out,
+                sampled_out_spans=self._left_out[SAMPLED_OUT],
+                untraced_spans=self._left_out[UNTRACED],
                 bytes_held=self.bytes_held,
                 unclaimed_spans=self._handed_over
                 - sum(lane.account.accepted for lane in self.lanes.values()),
@@ -144,8 +146,8 @@ class Intake:
         # No more than is there now: other threads go on adding.
         for _ in range(len(inbox)):
             item = inbox.popleft()
-            if isinstance(item, SampledOut):
-                self.sampled_out += 1
+            if isinstance(item, LeftOut):
+                self._left_out[item] += 1
                 continue
             if isinstance(item, Span):
                 parts.begin(item, item._lanes)

@@ -36,7 +36,7 @@ from everyspan.model.span import Span, SpanEventType
 from everyspan.processors.base import Processor
 from everyspan.queue import exits
 from everyspan.queue.exporter_home import exporter_home
-from everyspan.queue.intake import SAMPLED_OUT, SHUTDOWN, Intake
+from everyspan.queue.intake import SHUTDOWN, Intake, LeftOut
 from everyspan.queue.waiters import Latch, Waiter
 
 INBOX_RECORDS_MAX = 2048
@@ -165,9 +165,9 @@ class AsyncSpanQueue:
         if self._is_leaving:
             self._drain_late()
 
-    def sample_out(self) -> None:
-        """Count the end of a span whose trace is not recorded; never raises, never waits (Q1)."""
-        self._inbox.append(SAMPLED_OUT)
+    def leave_out(self, why: LeftOut) -> None:
+        """Count the end of a span that is not recorded; never raises, never waits (Q1)."""
+        self._inbox.append(why)
         if len(self._inbox) >= INBOX_RECORDS_MAX:
             self._intake.take_in_here()
 
