@@ -115,12 +115,18 @@ async def test_a_span_from_another_threads_loop_is_seen(sdk: Any) -> None:
     queue = sdk.AsyncSpanQueue(linger_ms=0)
     queue.enqueue(sdk.SpanEventType.END, make_span(sdk, "own"), [processor])
     await until(lambda: processor.on_spans_end.call_count, 5)
+    for _ in range(50):
+        await asyncio.sleep(0)  # What the drain has left to do.
+    is_idle = threading.Event()
 
     async def elsewhere() -> None:
+        is_idle.wait(10)
         queue.enqueue(sdk.SpanEventType.END, make_span(sdk, "other"), [processor])
 
     thread = threading.Thread(target=lambda: asyncio.run(elsewhere()))
     thread.start()
+    # The last that this loop does before it has nothing to do.
+    asyncio.get_running_loop().call_later(0.01, is_idle.set)
     # No polling, which would be the other reason to wake.
     try:
         await asyncio.wait_for(seen.wait(), 1.5)
