@@ -41,6 +41,10 @@ if TYPE_CHECKING:
         SyncTracingProcessor,
         TracingProcessorConfig,
     )
+    from everyspan.processors.console import (
+        ConsoleTracingProcessor,
+        ConsoleTracingProcessorConfig,
+    )
     from everyspan.processors.file import FileTracingProcessor, FileTracingProcessorConfig
     from everyspan.processors.memory import InMemoryTracingProcessor
     from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
@@ -84,6 +88,7 @@ _HOMES = {
         "SyncTracingProcessor",
         "TracingProcessorConfig",
     ),
+    "everyspan.processors.console": ("ConsoleTracingProcessor", "ConsoleTracingProcessorConfig"),
     "everyspan.processors.file": ("FileTracingProcessor", "FileTracingProcessorConfig"),
     "everyspan.processors.memory": ("InMemoryTracingProcessor",),
     "everyspan.processors.sgp": ("SGPAsyncTracingProcessor", "SGPTracingProcessorConfig"),
@@ -103,6 +108,8 @@ __all__ = [
     "AsyncTrace",
     "AsyncTracer",
     "AsyncTracingProcessor",
+    "ConsoleTracingProcessor",
+    "ConsoleTracingProcessorConfig",
     "DestinationStats",
     "EverySpanError",
     "ExportError",

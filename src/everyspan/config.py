@@ -245,6 +245,8 @@ VARIABLES: tuple[Variable | Switch, ...] = (
     Variable("agent_name", "AGENT_NAME", "stamped on spans as `__agent_name__`"),
     Variable("agent_id", "AGENT_ID", "stamped on spans as `__agent_id__`"),
     Variable("acp_type", "ACP_TYPE", "stamped on spans as `__acp_type__`; `async` if unset"),
+    Variable("no_color", "NO_COLOR", "any text: spans on a terminal have no colours"),
+    Variable("term", "TERM", "`dumb`: the same"),
     Switch(
         "disabled",
         "EVERYSPAN_DISABLED",
@@ -344,6 +346,8 @@ class Environment:
     agent_name: str | None
     agent_id: str | None
     acp_type: str | None
+    no_color: str | None
+    term: str | None
     disabled: bool
     skip_span_start: bool
     skip_agentex_span_start: bool
@@ -406,6 +410,16 @@ def resolve_environment(environ: Mapping[str, str] | None = None) -> tuple[Resol
         _resolve_switch(row, environ) if isinstance(row, Switch) else _resolve_text(row, environ)
         for row in VARIABLES
     )
+
+
+def check_whole(value: object, name: str, *, least: int, most: int) -> None:
+    """Check an argument that is no setting of its own.
+
+    Raises:
+        SettingsError: It is no whole number within the bounds; the text names `name`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise SettingsError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
 
 
 def check_address(address: object, name: str) -> None:

@@ -360,6 +360,14 @@ def build(destination: Destination, settings: Settings) -> Processor | Exporter:
 
         if isinstance(destination, AgentexTracingProcessorConfig):
             return AgentexAsyncTracingProcessor(destination, settings=settings)
+    if kind == "console":
+        from everyspan.processors.console import (
+            ConsoleTracingProcessor,
+            ConsoleTracingProcessorConfig,
+        )
+
+        if isinstance(destination, ConsoleTracingProcessorConfig):
+            return ConsoleTracingProcessor(destination)
     if kind == "file":
         from everyspan.processors.file import FileTracingProcessor, FileTracingProcessorConfig
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from everyspan.cli.tree import INDENT_LEVELS_MAX, render_tree
+from everyspan.cli.tree import render_tree
+from everyspan.model.branches import INDENT_LEVELS_MAX
 from tests.cli.spans import T0_S, Span, make_span, make_trace
 
 NOW_S = T0_S + 10_000

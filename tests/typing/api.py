@@ -7,6 +7,7 @@ comes here; a `type: ignore` below says that a wrong use is seen, since an unuse
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +39,10 @@ def start() -> None:
     file = everyspan.FileTracingProcessorConfig(Path("spans.jsonl"), rotate_bytes=None)
     everyspan.configure(file)
     everyspan.FileTracingProcessor(file)
+    console = everyspan.ConsoleTracingProcessorConfig(sys.stdout, payload_chars=0)
+    everyspan.configure(console)
+    everyspan.ConsoleTracingProcessor(console)
+    everyspan.ConsoleTracingProcessorConfig(2)  # type: ignore[arg-type]
     for processor in everyspan.get_async_tracing_processors():
         assert_type(processor, everyspan.AsyncTracingProcessor | everyspan.SyncTracingProcessor)
     assert_type(

@@ -3,7 +3,7 @@
 T1  Every span given is drawn exactly once; a parent that is not stored is a line of its own, with
     its children below it, and parents that form a loop are drawn, not followed.
 T2  Nothing of a span reaches the terminal unescaped (X1).
-T3  A chain of any depth costs no recursion and at most `INDENT_LEVELS_MAX` levels of indent.
+T3  A chain of any depth costs no recursion and a bounded indent (B2).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 from rich.text import Text
 
+from everyspan.model.branches import branches
 from everyspan.model.completeness import State, Verdict, assess, is_abandoned, timestamp_s
 from everyspan.model.span import SPAN_ERROR_KEY
 from everyspan.model.text import duration, plural, visible
-from everyspan.model.usage import Tokens, TokenTotal, tokens_of
+from everyspan.model.usage import TokenTotal, tokens_of
 
-INDENT_LEVELS_MAX = 20
 NAME_CHARS_MAX = 120
 ERROR_CHARS_MAX = 160
 
@@ -59,14 +59,6 @@ def render_verdict(verdict: Verdict) -> Text:
     return Text(visible(str(verdict)), VERDICT_STYLES[verdict.state])
 
 
-def tokens_text(tokens: Tokens) -> str:
-    """Return `1,204→88 tok`; empty where nothing was reported."""
-    if tokens.total is None:
-        return ""
-    into, out = ("–" if n is None else f"{n:,}" for n in (tokens.input, tokens.output))
-    return f"{into}→{out} tok"
-
-
 def error_of(span: _Span) -> str | None:
     """Return type and message of the error a span recorded, None where it recorded none."""
     metadata = span.get("metadata")
@@ -93,7 +85,7 @@ def _heading(spans: Sequence[_Span], verdict: Verdict, *, now_s: float) -> Text:
         facts.append(duration(ended_s - began_s) + ("…" if verdict.state is State.RUNNING else ""))
     facts.append(plural(verdict.stored, "span"))
     if total.rule:
-        facts.append(f"{tokens_text(total.tokens)} ({total.rule})")
+        facts.append(f"{total.tokens} ({total.rule})")
     began = visible(str(min(spans, key=_order).get("start_timestamp")))
     text = Text("trace ").append(visible(str(spans[0].get("trace_id"))), "bold").append("  ")
     text.append_text(render_verdict(verdict)).append("\n")
@@ -135,27 +127,14 @@ class _Tree:
     def _branch(self, root: _Span, lines: list[Text], drawn: set[int]) -> None:
         drawn.add(id(root))
         lines.append(self._line(root, ""))
-        self._below(self._children.get(str(root.get("id")), []), lines, drawn)
+        self._below(self._children_of(root), lines, drawn)
 
     def _below(self, children: list[_Span], lines: list[Text], drawn: set[int]) -> None:
-        """Draw children and all below them, depth first, by a stack of our own (T3)."""
-        stack: list[tuple[_Span, tuple[bool, ...]]] = []
+        for span, indent in branches(children, self._children_of, drawn):
+            lines.append(self._line(span, indent))
 
-        def push(spans: list[_Span], path: tuple[bool, ...]) -> None:
-            fresh = [span for span in spans if id(span) not in drawn]
-            drawn.update(id(span) for span in fresh)
-            for at, span in reversed(list(enumerate(fresh))):
-                stack.append((span, (*path[-INDENT_LEVELS_MAX:], at == len(fresh) - 1)))
-
-        push(children, ())
-        depths = {id(span): 1 for span in children}
-        while stack:
-            span, path = stack.pop()
-            depth = depths[id(span)]
-            lines.append(self._line(span, _indent(path, depth)))
-            below = self._children.get(str(span.get("id")), [])
-            depths.update((id(child), depth + 1) for child in below)
-            push(below, path)
+    def _children_of(self, span: _Span) -> list[_Span]:
+        return self._children.get(str(span.get("id")), [])
 
     def _line(self, span: _Span, indent: str) -> Text:
         began_s = timestamp_s(span.get("start_timestamp"))
@@ -175,7 +154,7 @@ class _Tree:
         line.append(name, style if status == "ERROR" else "bold" if not indent else "")
         line.append("  " + visible(str(span.get("type") or "–"), chars_max=40), "dim")
         if (tokens := tokens_of(span)).total is not None:
-            line.append("  " + tokens_text(tokens), "cyan")
+            line.append(f"  {tokens}", "cyan")
         if open_:
             line.append("  abandoned" if is_abandoned(span) else "  running", style)
         elif status != "SUCCESS":
@@ -193,16 +172,6 @@ def _status_sign(status: str, *, open_: bool) -> tuple[str, str]:
 
 def _gap(words: str) -> Text:
     return Text(f"{'–':>8} {'–':>8}  ▨ {words}", "yellow")
-
-
-def _indent(path: tuple[bool, ...], depth: int) -> str:
-    """Return the branches left of a name; `path` says of each level whether it was the last."""
-    bars = "".join("   " if last else "│  " for last in path[:-1])
-    own = "└─ " if path[-1] else "├─ "
-    if depth > INDENT_LEVELS_MAX:
-        # Narrow enough to read at any depth (T3); the number says how deep this is.
-        return f"⋯{depth} {own}"
-    return bars + own
 
 
 def _order(span: _Span) -> tuple[float, str]:

@@ -24,6 +24,13 @@ class Tokens:
             return None
         return (self.input or 0) + (self.output or 0)
 
+    def __str__(self) -> str:
+        """Return `1,204→88 tok`; empty where nothing was reported."""
+        if self.total is None:
+            return ""
+        into, out = ("–" if count is None else f"{count:,}" for count in (self.input, self.output))
+        return f"{into}→{out} tok"
+
     def __add__(self, other: Tokens) -> Tokens:
         return Tokens(_add(self.input, other.input), _add(self.output, other.output))
 

@@ -43,6 +43,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Literal
 
+from everyspan.config import check_whole
 from everyspan.delivery.backlog import Batch
 from everyspan.errors import ExportError, RetryableExportError, SettingsError
 from everyspan.log import complain
@@ -55,6 +56,7 @@ from everyspan.processors.wire import completeness, encode, timestamp, to_text
 
 ROTATE_BYTES = 100 << 20
 ROTATE_BYTES_MIN = 4096
+ROTATE_BYTES_MAX = 1 << 50
 FILES_KEPT = 9
 """With `ROTATE_BYTES` at most 1 GiB of spans; chosen, not measured."""
 
@@ -99,8 +101,10 @@ class FileTracingProcessorConfig(TracingProcessorConfig):
             raise SettingsError(f"type must be file, got {self.type!r}")
         object.__setattr__(self, "path", _absolute(self.path))
         if self.rotate_bytes is not None:
-            _check_whole("rotate_bytes", self.rotate_bytes, ROTATE_BYTES_MIN, None)
-        _check_whole("files_kept", self.files_kept, 1, FILES_KEPT_MAX)
+            check_whole(
+                self.rotate_bytes, "rotate_bytes", least=ROTATE_BYTES_MIN, most=ROTATE_BYTES_MAX
+            )
+        check_whole(self.files_kept, "files_kept", least=1, most=FILES_KEPT_MAX)
         every_s = self.rotate_every_s
         is_number = isinstance(every_s, int | float) and not isinstance(every_s, bool)
         if every_s is not None and not (is_number and 1 <= every_s < math.inf):
@@ -140,7 +144,7 @@ class FileTracingProcessor(BuiltinProcessor):
         failure = to_error(written.error, f"cannot write {self.path}", hopeless=_NO_FILE_THERE)
         if isinstance(failure, RetryableExportError):
             complain("spans wait: %s", failure, cause=str(failure), level=logging.WARNING)
-        return unwritten(written, len(lines), failure)
+        return unwritten(written, range(len(lines)), failure)
 
     async def _append(self, lines: list[bytes]) -> Written:
         fd = await self._take_turn(sum(map(len, lines)))
@@ -329,10 +333,3 @@ def _absolute(path: object) -> str:
         raise SettingsError(
             f"path must be absolute where the working directory is gone, got {path!r}"
         ) from None
-
-
-def _check_whole(name: str, value: object, least: int, most: int | None) -> None:
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not is_whole or value < least or (most is not None and value > most):  # type: ignore[operator]
-        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise SettingsError(f"{name} must be a whole number {bounds}, got {value!r}")

@@ -70,15 +70,20 @@ async def write_lines(fd: int, lines: Sequence[bytes]) -> Written:
     return Written(whole, taken > 0, error)
 
 
-def unwritten(written: Written, count: int, error: ExportError) -> Mapping[int, ExportError]:
-    """Return what `Exporter.export` returns where only some of `count` lines are there.
+def unwritten(
+    written: Written, positions: Sequence[int], error: ExportError
+) -> Mapping[int, ExportError]:
+    """Return what `Exporter.export` returns where only some lines are there.
+
+    Args:
+        positions: Of the records that the lines are of, in the lines' order.
 
     Raises:
-        ExportError: `error`, where none is: the batch stays together.
+        ExportError: `error`, where no line is there: the batch stays together.
     """
     if not written.lines:
         raise error
-    return dict.fromkeys(range(written.lines, count), error)
+    return dict.fromkeys(positions[written.lines :], error)
 
 
 def to_error(error: OSError, text: str, *, hopeless: Collection[int]) -> ExportError:
