@@ -220,6 +220,16 @@ async def test_a_start_that_fails_while_its_end_waits_is_left_out() -> None:
     assert (stats.delivered, stats.start_writes) == (1, 0)
 
 
+async def test_what_blocks_gets_one_batch_at_a_time() -> None:
+    """Whatever is set for destinations that take requests."""
+    exporter = ScriptedExporter(*[lambda _: settle(3)] * 20)
+    exporter.blocks = True
+    rig = Rig(exporter, concurrency=16, batch_size=1)
+    rig.add(*[end(f"s{n}") for n in range(20)])
+    assert (await rig.drained()).delivered == 20
+    assert exporter.most == 1
+
+
 @pytest.mark.parametrize("concurrency", [1, 2, 16])
 async def test_the_concurrency_is_reached_and_never_exceeded(concurrency: int) -> None:
     """`trace:Q19`, with answers that come in any order."""

@@ -18,7 +18,7 @@ class Exporter(Protocol):
     `wants_every_start` and `is_foreign` are True for a user's own processor: it gets every START
     as its interface promises, and its errors are its own, not a backend's refusal.
     `blocks` is True for a destination of ours whose `export` may hold up its loop, a file's for
-    example: it gets a thread of its own, wherever its queue runs.
+    example: it gets a thread of its own, wherever its queue runs, and one batch at a time.
     `start_delay_s` is when it is told of a span that is still open, unless a setting says
     otherwise; None for never. `hint` is what to tell a person when it cannot be reached.
     `one_by_one` is True where every span is a request of its own and the last one wins: the lane

@@ -115,7 +115,9 @@ class Lane:
             wants_every_start=exporter.wants_every_start,
             in_turn=exporter.one_by_one,
         )
-        self._limiter = Limiter(settings.concurrency or exporter.concurrency)
+        # What blocks its thread gains nothing from company; its lines would mix.
+        ceiling = 1 if exporter.blocks else settings.concurrency or exporter.concurrency
+        self._limiter = Limiter(ceiling)
         self._in_flight: dict[int, Batch] = {}
         self._epoch = 0
         self._tasks: set[asyncio.Task[None]] = set()

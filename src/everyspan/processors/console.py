@@ -64,7 +64,6 @@ class ConsoleTracingProcessor(BuiltinProcessor):
 
     name = "console"
     blocks = True
-    concurrency = 1
 
     def __init__(self, config: ConsoleTracingProcessorConfig) -> None:
         self.config = config

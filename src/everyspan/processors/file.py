@@ -123,7 +123,6 @@ class FileTracingProcessor(BuiltinProcessor):
 
     name = "file"
     blocks = True
-    concurrency = 1
 
     def __init__(self, config: FileTracingProcessorConfig) -> None:
         self.config = config
