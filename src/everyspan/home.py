@@ -22,11 +22,14 @@ _Job = tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...], dict[str,
 class Home:
     """An event loop that runs somewhere, seen from any thread."""
 
-    __slots__ = ("loop", "thread_id")
+    __slots__ = ("_asked_s", "loop", "thread_id")
+
+    name = "the agent's own event loop"
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.thread_id = threading.get_ident()
+        self._asked_s: float | None = None
 
     def call(self, callback: Callable[..., object], *args: object) -> bool:
         """Have the loop call `callback` soon; False if the loop is closed."""
@@ -38,6 +41,23 @@ class Home:
         except RuntimeError:
             return False
         return True
+
+    def ask(self, now_s: float) -> float:
+        """Ask for a sign of life, unless one is due; return for how long it has been due."""
+        if self._asked_s is not None:
+            return now_s - self._asked_s
+        # First: the answer may come at once.
+        self._asked_s = now_s
+        is_asked = False
+        try:
+            is_asked = self.call(self._answer)
+        finally:
+            if not is_asked:
+                self._asked_s = None
+        return 0.0
+
+    def _answer(self) -> None:
+        self._asked_s = None
 
     @property
     def is_running(self) -> bool:
@@ -53,18 +73,18 @@ class Home:
 class ThreadHome(Home):
     """A loop of our own on a daemon thread of our own."""
 
-    __slots__ = ("_name", "_own_loop", "_thread")
+    __slots__ = ("_own_loop", "_thread", "name")
 
     def __init__(self, name: str) -> None:
         self._own_loop = OwnLoop()
         super().__init__(self._own_loop)
-        self._name = name
+        self.name = name
         self._thread: threading.Thread | None = None
 
     def start(self) -> bool:
         """Start the thread, once; False if the interpreter starts no more threads."""
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread = threading.Thread(target=self._run, name=self.name, daemon=True)
             # Set first: a finalizer may come here while the thread starts.
             self._thread = thread
             try:

@@ -176,6 +176,10 @@ class Lane:
         """True if nothing is held at all."""
         return not self._in_flight and self._backlog.due_in_s(self._clock.monotonic()) is None
 
+    def is_at_work(self, now_s: float) -> bool:
+        """Tell whether the loop has something to do before long; from any thread, at a glance."""
+        return bool(self._in_flight) or self.wakes_at_s < now_s
+
     @property
     def is_empty(self) -> bool:
         """True if nothing waits to be sent or answered."""

@@ -20,7 +20,9 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
+from time import monotonic
 from types import MappingProxyType
 
 from everyspan.clock import SYSTEM_CLOCK, Clock
@@ -38,6 +40,7 @@ from everyspan.queue import exits
 from everyspan.queue.exporter_home import exporter_home
 from everyspan.queue.intake import SHUTDOWN, Intake, LeftOut
 from everyspan.queue.waiters import Latch, Waiter
+from everyspan.queue.watch import LOOK_EVERY_S, look_after
 
 INBOX_RECORDS_MAX = 2048
 INBOX_RECORD_BYTES_MAX = 8 << 10
@@ -100,6 +103,7 @@ class AsyncSpanQueue:
         self._gate = intake.gate
         self._inbox = intake.inbox
         self._linger_s = self._settings.linger_ms / 1000
+        self._look_at_s = AWAKE_S
         self._homes: dict[Lane, ThreadHome] = {}
         self._homes_lock = threading.RLock()
         self._user_home: Home | None = None
@@ -149,6 +153,8 @@ class AsyncSpanQueue:
         record.lanes = lanes
         inbox.append(record)
         now_s = record.offered_s
+        if now_s > self._look_at_s:
+            self._look_after()
         for lane in lanes:
             wakes_at_s = lane.wakes_at_s
             if wakes_at_s > AWAKE_S and (
@@ -196,7 +202,14 @@ class AsyncSpanQueue:
 
     def stats(self) -> Stats:
         """Return the books of this instant; from within everyspan, the last ones published."""
+        self._look_after()
         return self._intake.stats()
+
+    def _look_after(self) -> None:
+        now_s = self._clock.monotonic()
+        if now_s > self._look_at_s:
+            self._look_at_s = now_s + LOOK_EVERY_S
+            look_after(self._intake.lanes.values(), now_s)
 
     # -- ending
 
@@ -430,11 +443,17 @@ class AsyncSpanQueue:
             until_s = self._clock.monotonic()
         try:
             self._run_homeless_here(waiter, done, until_s)
-            done.wait(max(0.0, until_s - self._clock.monotonic()))
+            self._wait_looking(done, max(0.0, until_s - self._clock.monotonic()))
         finally:
             # Ctrl-C ends the waiting, not what it began.
             result = self._end_wait(waiter, stop=stop)
         return result
+
+    def _wait_looking(self, done: Latch, timeout: float) -> None:
+        until_s = monotonic() + timeout
+        while not done.is_set and (left_s := until_s - monotonic()) > 0:
+            done.wait(min(left_s, LOOK_EVERY_S))
+            self._look_after()
 
     async def _wait_async(self, timeout: float, *, stop: bool) -> FlushResult:
         loop = asyncio.get_running_loop()
@@ -444,7 +463,11 @@ class AsyncSpanQueue:
             return _CALLED_FROM_WITHIN
         try:
             async with asyncio.timeout(timeout):
-                await done.wait()
+                while not done.is_set():
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(LOOK_EVERY_S):
+                            await done.wait()
+                    self._look_after()
         except TimeoutError:
             pass
         finally:

@@ -49,7 +49,7 @@ class Latch:
             self._lock.release()
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until it is set, at most so long; once."""
+        """Wait until it is set, at most so long; again only while it is not."""
         self._lock.acquire(timeout=timeout_s)
 
 
