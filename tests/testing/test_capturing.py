@@ -82,6 +82,8 @@ def test_what_was_configured_comes_back_untouched(
     with capture() as captured:
         record("inside")
         assert everyspan.get_default_span_queue() is not queue
+        # Delivered: of a span that waits the books tell its age, another at each look.
+        assert captured.names == ["inside"]
         assert everyspan.stats() == captured.stats
     assert pipeline.current() is pipe
     assert everyspan.stats() == books
