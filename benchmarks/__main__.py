@@ -11,13 +11,16 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import hot_path, import_time, throughput
+from benchmarks import faults, hot_path, import_time, throughput
 from benchmarks.report import Row, progress, table
 
 PARTS = ("hot", "throughput", "import")
+# By name only: ten minutes.
+LONG_PARTS = ("faults",)
 EXAMPLES = """examples:
   python -m benchmarks                     all of it, about four minutes
   python -m benchmarks hot --rounds 25     only the hot path, longer
+  python -m benchmarks faults              every fault of a backend, ten minutes
   python -m benchmarks --quick             a look, in under a minute; too noisy to quote
   python -m benchmarks import --json r.json
 
@@ -48,6 +51,8 @@ def _run(part: str, rounds: int | None, *, quick: bool) -> Iterator[Row]:
             return throughput.run(
                 rounds or (1 if quick else 3), requests=2_000 if quick else 10_000
             )
+        case "faults":
+            return faults.run()
         case _:
             return import_time.run(rounds or (5 if quick else 25))
 
@@ -72,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         type=_part,
         metavar="PART",
-        help=f"one of {', '.join(PARTS)} (default: all)",
+        help=f"one of {', '.join(PARTS + LONG_PARTS)} (default: all but faults)",
     )
     parser.add_argument("--rounds", type=_positive, help="rounds a part, instead of its own number")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, fewer requests")
@@ -88,8 +93,9 @@ def _positive(text: str) -> int:
 
 def _part(text: str) -> str:
     # Not `choices`: on Python 3.11 argparse checks the empty default against it too.
-    if text not in PARTS:
-        raise argparse.ArgumentTypeError(f"must be one of {', '.join(PARTS)}, got {text!r}")
+    if text not in PARTS + LONG_PARTS:
+        known = ", ".join(PARTS + LONG_PARTS)
+        raise argparse.ArgumentTypeError(f"must be one of {known}, got {text!r}")
     return text
 
 
