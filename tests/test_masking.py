@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +86,38 @@ def test_no_secret_reaches_the_wire_or_a_log(
     out, err = capfd.readouterr()
     for place in (sent.decode(), logged.text, out, err, repr(everyspan.stats())):
         assert "c4n4ry" not in place
+
+
+@pytest.mark.parametrize("mask", [True, by_hand])
+def test_no_secret_reaches_a_file_a_console_or_agentex(
+    mask: Any,
+    tmp_path: Path,
+    logged: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """P9: all destinations of ours at once; each has the span, none the secret."""
+    file, console = tmp_path / "spans.jsonl", io.StringIO()
+    with FaultServer() as backend:
+        monkeypatch.setenv("AGENTEX_BASE_URL", backend.base_url)
+        everyspan.configure(
+            everyspan.FileTracingProcessorConfig(file),
+            everyspan.ConsoleTracingProcessorConfig(stream=console, payload_chars=10_000),
+            everyspan.AgentexTracingProcessorConfig(),
+            mask=mask,
+            linger_ms=0,
+            start_delay_ms=0,
+        )
+        leak()
+        with everyspan.span("still open", input={"text": SECRET}):
+            assert everyspan.flush(SECONDS_MAX)
+            everyspan.shutdown(SECONDS_MAX)
+    sent = b"".join(request.body for request in backend.requests).decode()
+    for place in (file.read_text(), console.getvalue(), sent):
+        assert "still open" in place
+        assert "c4n4ry" not in place
+    out, err = capfd.readouterr()
+    assert "c4n4ry" not in logged.text + out + err
 
 
 def test_what_is_left_of_the_span_is_still_of_use() -> None:
