@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from typing import Any
 
 import msgspec
@@ -126,6 +128,69 @@ def test_json_within_text_is_masked_by_its_keys() -> None:
     assert shown({"arguments": arguments}) == {
         "arguments": f'{{"user": "bob", "api_key": "{REDACTED}", "n": 1}}'
     }
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 4])
+@pytest.mark.parametrize("value", [CANARY, f'{CANARY}"\\', 4711, 4711.5, "", "it's \\"])
+def test_json_within_json_within_text_is_masked_by_its_keys(levels: int, value: Any) -> None:
+    """P9: a body within the arguments of a tool call, escaped once more at each level."""
+    text: Any = {"user": "bob", "api_key": value, "n": 1}
+    expected: Any = text | {"api_key": REDACTED}
+    for _ in range(levels):
+        text, expected = {"x": json.dumps(text)}, {"x": json.dumps(expected)}
+    assert shown(text) == expected
+    assert shown(expected) == expected
+
+
+def test_a_literal_of_python_within_text_is_masked_by_its_keys() -> None:
+    """P9: what `str` makes of an agent's own settings."""
+    text = str({"user": "bob's", "api_key": f'{CANARY}"', "password": f"{CANARY}'", "n": 1})
+    assert shown(text) == (
+        f"""{{'user': "bob's", 'api_key': '{REDACTED}', 'password': '{REDACTED}', 'n': 1}}"""
+    )
+
+
+def test_a_text_that_was_cut_within_a_credential_tells_nothing_of_it() -> None:
+    """P9: the limit of a payload cuts before the mask looks, and takes the closing quote away."""
+    arguments = json.dumps({"user": "bob", "api_key": CANARY * 200})
+    record = make_record("a")
+    record.input = freeze({"arguments": arguments}, bytes_max=512)
+    assert b"characters cut" in record.input
+    Masker(True, failed=fail).apply([record])
+    assert CANARY not in str(record.input)
+    assert json.loads(record.input)["arguments"].startswith('{"user": "bob", "api_key": "[RED')
+
+
+@pytest.mark.parametrize("end", ["", '@"'])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *("a", "://", '"', "-sk-", "sk-", "bearer ", "eyJ", "eyJa.", "xoxb-", "gh_", "://:"),
+        *("\\", "'", '"a":"', "'a':\"", '\\"a\\":\\"', '"password":\\', '"a":1', '"a":"\\'),
+    ],
+)
+def test_hostile_text_costs_time_by_its_length_alone(piece: str, end: str) -> None:
+    """P5: by the square of its length it would take minutes."""
+    masked(True, input=":@_-AKIA" + piece * ((1 << 19) // len(piece)) + end)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, MemoryError]
+)
+def test_whatever_a_mask_raises_on_a_thread_of_ours_redacts(error: type[BaseException]) -> None:
+    """M2: nobody presses Ctrl-C there."""
+    raised: list[BaseException] = []
+    record = make_record("a", input=CANARY)
+
+    def mask(path: Any, value: Any) -> Any:
+        raise error
+
+    thread = threading.Thread(target=Masker(mask, failed=raised.append).apply, args=[[record]])
+    thread.start()
+    thread.join()
+    assert record.is_masked
+    assert record.input == json.dumps(REDACTED_FIELD).encode()
+    assert {type(caught) for caught in raised} == {error}
 
 
 def test_a_key_that_is_a_credential_goes_too() -> None:

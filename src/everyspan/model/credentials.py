@@ -19,13 +19,21 @@ _SECRET_KEYS = (
 _SEPARATORS = str.maketrans("", "", "-_")
 
 _BEARER = re.compile(r"((?i:bearer)\s+)[A-Za-z0-9._~+/=-]{8,}")
-_JWT = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+# All of a run of such letters at once, be it a token or not: tried from every `eyJ` in it, a text
+# of many would take time by its square.
+_JWT = re.compile(r"eyJ[A-Za-z0-9_-]++(\.[A-Za-z0-9_-]++\.[A-Za-z0-9_-]*+)?")
 _DASHED = re.compile(r"\bsk-(?:ant-[A-Za-z0-9_-]+|[A-Za-z0-9_-]{20,})|\bxox[abprs]-[A-Za-z0-9-]+")
 _UNDERLINED = re.compile(r"\bgh[pousr]_[A-Za-z0-9]+|\bgithub_pat_[A-Za-z0-9_]+|\bhf_[A-Za-z0-9]+")
 _CLOUD = re.compile(r"\bAKIA[A-Z0-9]+|\bAIza[A-Za-z0-9_-]+")
 _ADDRESS = re.compile(r"(://[^\s/@:]*:)[^\s/]+(@)")
-# JSON within text: the arguments of a tool call mostly travel so.
-_MEMBER = re.compile(r'("([A-Za-z0-9_-]+)"\s*:\s*")(?:[^"\\]|\\.)*"')
+# JSON within text, or within JSON within text, as the arguments of a tool call travel; Python's
+# literals too. Each level within another writes its quotes behind more backslashes. A text that was
+# cut may lack the end of its last value.
+_MEMBER = re.compile(
+    r"""(?<!\\)(\\{7}|\\{3}|\\|)(["'])([A-Za-z0-9_-]+)\1\2\s*+:\s*+"""
+    r"""(?=(\1(["'])(?:[^\\"']++|(?!(?:\1\1\\\\)*+\1\5)(?:\\++["']?+|["']))*+"""
+    r"""(?:(?:\1\1\\\\)*+\1\5|\Z)|-?\d[\d.eE+-]*+))"""
+)
 
 
 def redact(value: Any) -> Any:
@@ -76,18 +84,29 @@ def _redact_text(text: str) -> str:
     if "AKIA" in text or "AIza" in text:
         text = _CLOUD.sub(REDACTED, text)
     if "eyJ" in text:
-        text = _JWT.sub(REDACTED, text)
+        text = _JWT.sub(_redacted_jwt, text)
     if "://" in text and "@" in text:
         text = _ADDRESS.sub(rf"\1{REDACTED}\2", text)
     if "bearer" in text.lower():
         text = _BEARER.sub(rf"\1{REDACTED}", text)
-    if '"' in text and ":" in text:
-        text = _MEMBER.sub(_redacted_member, text)
+    if ":" in text and ('"' in text or "'" in text):
+        text = _redact_members(text)
     return text
 
 
-def _redacted_member(found: re.Match[str]) -> str:
-    return f'{found[1]}{REDACTED}"' if _is_secret_key(found[2]) else found[0]
+def _redacted_jwt(found: re.Match[str]) -> str:
+    return found[0] if found[1] is None else REDACTED
+
+
+def _redact_members(text: str) -> str:
+    kept, at = [], 0
+    for found in _MEMBER.finditer(text):
+        # What stands within a value that is gone already begins before `at`.
+        if found.start() >= at and _is_secret_key(found[3]):
+            quote = found[1] + found[2]
+            kept += [text[at : found.start(4)], quote, REDACTED, quote]
+            at = found.end(4)
+    return "".join(kept) + text[at:] if kept else text
 
 
 # An agent uses few different keys; the cache is bounded, since a hostile one does not.

@@ -101,9 +101,10 @@ class Masker:
             else:
                 masked = _masked(self._mask, path, value)
             return freeze(masked, bytes_max=max(len(frozen), PAYLOAD_BYTES_MAX))
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
+            is_ctrl_c = isinstance(error, KeyboardInterrupt)
+            if is_ctrl_c and threading.current_thread() is threading.main_thread():
+                raise
             # The user's function may raise anything, on our thread.
             self._failed(error)
             return _encode(REDACTED_FIELD)
