@@ -708,6 +708,8 @@ def test_a_pipe_that_is_full_tears_no_line_for_good(
         records = [end(f"s{n}", input="x" * 9000) for n in range(30)]
         failed = asyncio.run(processor.export(Batch([], records)))
         assert {error.reason for error in failed.values()} == {"EAGAIN"}
+        with pytest.raises(RetryableExportError):
+            asyncio.run(processor.export(Batch([], [end("while it is full")])))
         text = _drain(reader)
         assert len(text.splitlines()) == 30 - len(failed) + 1
         assert asyncio.run(processor.export(Batch([], [end("next")]))) == {}

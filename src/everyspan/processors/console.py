@@ -27,7 +27,7 @@ from everyspan.errors import ExportError, PermanentExportError, SettingsError
 from everyspan.processors.base import TracingProcessorConfig
 from everyspan.processors.builtin import BuiltinProcessor
 from everyspan.processors.console_text import Drawing
-from everyspan.processors.lines import Written, to_error, unwritten, write_lines
+from everyspan.processors.lines import LineWriter, to_error, unwritten
 
 PAYLOAD_CHARS = 160
 PAYLOAD_CHARS_MAX = 1 << 20
@@ -69,7 +69,7 @@ class ConsoleTracingProcessor(BuiltinProcessor):
         self.config = config
         environment = load_environment()
         self._may_color = environment.no_color is None and environment.term != "dumb"
-        self._is_torn = False
+        self._writer = LineWriter()
 
     async def export(self, batch: Batch) -> Mapping[int, ExportError]:
         """Print each record; see `Exporter`."""
@@ -91,19 +91,10 @@ class ConsoleTracingProcessor(BuiltinProcessor):
                 if callable(flush := getattr(stream, "flush", None)):
                     flush()
             return {}
-        written = await self._write(fd, lines)
+        written = await self._writer.write(fd, lines)
         if written.error is None:
             return {}
         return unwritten(written, positions, _what_it_means(written.error))
-
-    async def _write(self, fd: int, lines: list[bytes]) -> Written:
-        if self._is_torn:
-            lines = [b"\n" + lines[0], *lines[1:]]
-        # Until it is known better: our task may be cancelled in the middle of a line.
-        self._is_torn = True
-        written = await write_lines(fd, lines)
-        self._is_torn = written.is_torn
-        return written
 
 
 def _look_at(stream: Any) -> tuple[int | None, str, bool]:

@@ -51,7 +51,7 @@ from everyspan.model.record import SpanRecord
 from everyspan.model.span import COMPLETENESS_KEY
 from everyspan.processors.base import TracingProcessorConfig
 from everyspan.processors.builtin import BuiltinProcessor
-from everyspan.processors.lines import PATIENCE_S, Written, to_error, unwritten, write_lines
+from everyspan.processors.lines import PATIENCE_S, LineWriter, Written, to_error, unwritten
 from everyspan.processors.wire import completeness, encode, timestamp, to_text
 
 ROTATE_BYTES = 100 << 20
@@ -127,7 +127,7 @@ class FileTracingProcessor(BuiltinProcessor):
     def __init__(self, config: FileTracingProcessorConfig) -> None:
         self.config = config
         self.path = os.fspath(config.path)
-        self._is_torn = False
+        self._writer = LineWriter()
         if os.path.isdir(self.path):
             raise SettingsError(f"path must name a file, {self.path!r} is a directory")
 
@@ -137,7 +137,7 @@ class FileTracingProcessor(BuiltinProcessor):
         try:
             written = await self._append(lines)
         except OSError as error:
-            written = Written(0, False, error)
+            written = Written(0, error)
         if written.error is None:
             return {}
         failure = to_error(written.error, f"cannot write {self.path}", hopeless=_NO_FILE_THERE)
@@ -148,13 +148,11 @@ class FileTracingProcessor(BuiltinProcessor):
     async def _append(self, lines: list[bytes]) -> Written:
         fd = await self._take_turn(sum(map(len, lines)))
         try:
-            if self._ends_within_a_line(fd):
-                lines = [b"\n" + lines[0], *lines[1:]]
-            # Until it is known better: our task may be cancelled in the middle of a line.
-            self._is_torn = True
-            written = await write_lines(fd, lines)
-            self._is_torn = written.is_torn
-            return written
+            there = os.fstat(fd)
+            if stat.S_ISREG(there.st_mode):
+                # Whoever left it so; of a pipe only what we wrote ourselves is known.
+                self._writer.is_torn = _ends_within_a_line(fd, there.st_size)
+            return await self._writer.write(fd, lines)
         finally:
             _end_turn(fd)
 
@@ -247,14 +245,6 @@ class FileTracingProcessor(BuiltinProcessor):
             os.replace(f"{self.path}.{number - 1}", f"{self.path}.{number}")
         os.replace(self.path, f"{self.path}.1")
 
-    def _ends_within_a_line(self, fd: int) -> bool:
-        there = os.fstat(fd)
-        if not stat.S_ISREG(there.st_mode):
-            # Only what we wrote ourselves is known of a pipe.
-            return self._is_torn
-        # Nothing is read where the file was truncated since.
-        return there.st_size > 0 and os.pread(fd, 1, there.st_size - 1) not in (b"", b"\n")
-
 
 def encode_line(record: SpanRecord, *, destination: str) -> bytes:
     """Return the line of a record; see the module text for what it holds."""
@@ -293,6 +283,11 @@ def _text(value: str | None) -> bytes | None:
 def _error(error: tuple[str, str, str]) -> bytes:
     kind, message, category = map(to_text, error)
     return b'{"type":%b,"message":%b,"category":%b}' % (kind, message, category)
+
+
+def _ends_within_a_line(fd: int, size_bytes: int) -> bool:
+    # Nothing is read where the file was truncated since.
+    return size_bytes > 0 and os.pread(fd, 1, size_bytes - 1) not in (b"", b"\n")
 
 
 def _end_turn(fd: int) -> None:

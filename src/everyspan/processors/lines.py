@@ -3,6 +3,8 @@
 N1  A line is there once its end is; one that is there in part is never counted.
 N2  A pipe or a terminal is asked before each write whether it takes any: a reader that stands
     still holds up the calling loop not at all, and the caller at most `PATIENCE_S`.
+N3  A pipe without a reader is not written to: the signal would end an agent that does not ignore
+    it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import errno
 import os
 import select
 import stat
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import accumulate
 from time import monotonic
 from typing import NamedTuple
 
@@ -36,38 +40,46 @@ class Written(NamedTuple):
 
     Attributes:
         lines: How many are there, from the first on.
-        is_torn: A part of the next is there as well.
         error: Why the rest is not; None if all are there.
     """
 
     lines: int
-    is_torn: bool
     error: OSError | None
 
 
-async def write_lines(fd: int, lines: Sequence[bytes]) -> Written:
-    """Write lines, each with its end; to a file in one call to the system, if it takes them."""
-    taken = 0
-    error = None
-    try:
-        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
-        for piece in [b"".join(lines)] if is_file else _pieces(lines):
-            left = memoryview(piece)
-            while left:
-                if not is_file:
-                    await _until_ready(fd)
-                count = os.write(fd, left)
-                taken += count
-                left = left[count:]
-    except OSError as caught:
-        error = caught
-    whole = 0
-    for line in lines:
-        if taken < len(line):
-            break
-        taken -= len(line)
-        whole += 1
-    return Written(whole, taken > 0, error)
+class LineWriter:
+    """Writes to one place, batch by batch, and remembers whether the last one ended in mid line."""
+
+    def __init__(self) -> None:
+        self.is_torn = False
+
+    async def write(self, fd: int, lines: Sequence[bytes]) -> Written:
+        """Write lines, each with its end; to a file in one call to the system, if it takes them.
+
+        Where `is_torn`, what is there of a line is ended first.
+        """
+        was_torn = self.is_torn
+        if was_torn:
+            lines = [b"\n" + lines[0], *lines[1:]]
+        # Until it is known better: our task may be cancelled in the middle of a line.
+        self.is_torn = True
+        taken = 0
+        error = None
+        try:
+            is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+            for piece in [b"".join(lines)] if is_file else _pieces(lines):
+                left = memoryview(piece)
+                while left:
+                    if not is_file:
+                        await _until_ready(fd)
+                    count = os.write(fd, left)
+                    taken += count
+                    left = left[count:]
+        except OSError as caught:
+            error = caught
+        ends = [*accumulate(map(len, lines))]
+        self.is_torn = taken not in ends if taken else was_torn
+        return Written(bisect_right(ends, taken), error)
 
 
 def unwritten(
@@ -111,8 +123,10 @@ async def _until_ready(fd: int) -> None:
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     until_s = monotonic() + PATIENCE_S
-    # Any event will do: the write then says what is wrong.
-    while not poll.poll(0):
+    while not (events := poll.poll(0)):
         if monotonic() >= until_s:
             raise BlockingIOError(errno.EAGAIN, "nobody reads it")
         await asyncio.sleep(LOOK_EVERY_S)
+    if events[0][1] & select.POLLERR:
+        raise BrokenPipeError(errno.EPIPE, "its reader is gone")
+    # Of whatever else is wrong the write will tell.
