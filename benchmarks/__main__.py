@@ -11,15 +11,16 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import faults, hot_path, import_time, throughput
+from benchmarks import faults, hot_path, import_time, steady, throughput
 from benchmarks.report import Row, progress, table
 
 PARTS = ("hot", "throughput", "import")
-# By name only: ten minutes.
-LONG_PARTS = ("faults",)
+# By name only: four and ten minutes.
+LONG_PARTS = ("steady", "faults")
 EXAMPLES = """examples:
   python -m benchmarks                     all of it, about four minutes
   python -m benchmarks hot --rounds 25     only the hot path, longer
+  python -m benchmarks steady              a minute of work for each, four minutes
   python -m benchmarks faults              every fault of a backend, ten minutes
   python -m benchmarks --quick             a look, in under a minute; too noisy to quote
   python -m benchmarks import --json r.json
@@ -51,6 +52,8 @@ def _run(part: str, rounds: int | None, *, quick: bool) -> Iterator[Row]:
             return throughput.run(
                 rounds or (1 if quick else 3), requests=2_000 if quick else 10_000
             )
+        case "steady":
+            return steady.run(5 if quick else 60)
         case "faults":
             return faults.run()
         case _:
@@ -77,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         type=_part,
         metavar="PART",
-        help=f"one of {', '.join(PARTS + LONG_PARTS)} (default: all but faults)",
+        help=f"one of {', '.join(PARTS + LONG_PARTS)} (default: {', '.join(PARTS)})",
     )
     parser.add_argument("--rounds", type=_positive, help="rounds a part, instead of its own number")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, fewer requests")

@@ -12,19 +12,25 @@ import http.client
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import msgspec
 
 
 class Received(msgspec.Struct):
-    """What arrived; `spans` counts distinct ids, so a START and its END are one."""
+    """What arrived; `spans` counts distinct ids, so a START and its END are one.
+
+    `lag_p99_ms` is the 99th percentile from the end of a span to its arrival, of SGP batches.
+    """
 
     spans: int = 0
     requests: int = 0
     connections: int = 0
     bytes: int = 0
+    lag_p99_ms: float = 0.0
 
 
 class Backend:
@@ -63,6 +69,13 @@ def running_backend(*, latency_ms: int) -> Iterator[Backend]:
 
 class _Item(msgspec.Struct):
     id: str
+    end_timestamp: datetime | None = None
+    end_ns: int = 0
+
+    @property
+    def end_s(self) -> float:
+        """When the span ended, as Unix time."""
+        return self.end_ns / 1e9 if self.end_timestamp is None else self.end_timestamp.timestamp()
 
 
 class _SgpBatch(msgspec.Struct):
@@ -73,6 +86,7 @@ class _Books:
     def __init__(self) -> None:
         self.ids: set[str | bytes] = set()
         self.received = Received()
+        self.lags_s: list[float] = []
         self._decoder = msgspec.json.Decoder(_SgpBatch)
 
     def count(self, target: bytes, body: bytes) -> None:
@@ -81,12 +95,17 @@ class _Books:
         if target.endswith(b"/v1/traces"):
             self.ids.update(_otlp_span_ids(body))
         else:
-            self.ids.update(item.id for item in self._decoder.decode(body).items)
+            now_s = time.time()
+            items = self._decoder.decode(body).items
+            self.ids.update(item.id for item in items)
+            self.lags_s += [now_s - item.end_s for item in items if item.end_s]
 
     def take(self) -> bytes:
         self.received.spans = len(self.ids)
+        if self.lags_s:
+            self.received.lag_p99_ms = sorted(self.lags_s)[len(self.lags_s) * 99 // 100] * 1000
         taken = msgspec.json.encode(self.received)
-        self.ids, self.received = set(), Received()
+        self.ids, self.received, self.lags_s = set(), Received(), []
         return taken
 
 

@@ -120,13 +120,14 @@ class LimitSockets:
         self._address = urlsplit(url).netloc
         self._bodies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._failures: list[int] = []
+        self._items: list[bytes] = []
         self._threads = [threading.Thread(target=self._send) for _ in range(self._CONNECTIONS)]
         for thread in self._threads:
             thread.start()
 
     def record(self, requests: Sequence[Request]) -> float:
         encode = msgspec.json.encode
-        items: list[bytes] = []
+        items = self._items
         begin = thread_time()
         for request in requests:
             for call in request:
@@ -142,13 +143,16 @@ class LimitSockets:
                     )
                 )
                 if len(items) == self._BATCH_SPANS:
-                    self._bodies.put(b'{"items":[' + b",".join(items) + b"]}")
-                    items.clear()
-        if items:
-            self._bodies.put(b'{"items":[' + b",".join(items) + b"]}")
+                    self._hand_over()
         return thread_time() - begin
 
+    def _hand_over(self) -> None:
+        self._bodies.put(b'{"items":[' + b",".join(self._items) + b"]}")
+        self._items.clear()
+
     def drain(self) -> None:
+        if self._items:
+            self._hand_over()
         for _ in self._threads:
             self._bodies.put(None)
         for thread in self._threads:

@@ -1,6 +1,7 @@
 """Run one recorder in a process of its own, a burst at a time.
 
-The parent writes `shape requests` a line; the worker answers with one JSON line a burst.
+The parent writes `shape requests pace` a line, where the pace is requests a second, 0 for as fast
+as can be; the worker answers with one JSON line a burst.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import msgspec
 
-from benchmarks.payloads import SPANS_PER_REQUEST, requests
-from benchmarks.recorders import make_recorder
+from benchmarks.payloads import SPANS_PER_REQUEST, Request, requests
+from benchmarks.recorders import Recorder, make_recorder
 
 # Between bursts glibc gives freed memory back, or not, by whose block lies last in the heap; the
 # page faults that follow cost up to 2 us a span and say nothing of the contender. All keep theirs.
@@ -58,9 +60,9 @@ class Worker:
             self.close()
             raise ModuleNotFoundError(ready)
 
-    def burst(self, shape: str, requests: int) -> Burst:
+    def burst(self, shape: str, requests: int, *, pace: int = 0) -> Burst:
         assert self._process.stdin is not None
-        print(shape, requests, file=self._process.stdin, flush=True)
+        print(shape, requests, pace, file=self._process.stdin, flush=True)
         return msgspec.json.decode(self._read_line(), type=Burst)
 
     def close(self) -> None:
@@ -86,11 +88,11 @@ def _run(recorder_name: str, url: str) -> None:
         return
     print("ready", flush=True)
     for line in sys.stdin:
-        shape, count = line.split()
+        shape, count, pace = line.split()
         work = requests(shape, int(count))
         gc.collect()
         wall, process = time.perf_counter(), time.process_time()
-        caller_cpu_s = recorder.record(work)
+        caller_cpu_s = _record(recorder, work, int(pace))
         recorder.drain()
         burst = Burst(
             spans=len(work) * SPANS_PER_REQUEST,
@@ -100,6 +102,16 @@ def _run(recorder_name: str, url: str) -> None:
             peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         )
         print(msgspec.json.encode(burst).decode(), flush=True)
+
+
+def _record(recorder: Recorder, work: Sequence[Request], pace: int) -> float:
+    if not pace:
+        return recorder.record(work)
+    began_s, caller_cpu_s = time.monotonic(), 0.0
+    for number, request in enumerate(work):
+        time.sleep(max(0.0, began_s + number / pace - time.monotonic()))
+        caller_cpu_s += recorder.record([request])
+    return caller_cpu_s
 
 
 if __name__ == "__main__":
