@@ -390,10 +390,13 @@ def test_the_descriptor_needs_no_lock_of_the_stream() -> None:
 
 
 def start_program(body: str, **environ: str) -> subprocess.Popen[str]:
-    """Start a program that has configured the console."""
+    """Start a program that has configured the console.
+
+    Not in Python's development mode, where asyncio remarks on slow callbacks, on stderr.
+    """
     setup = "import everyspan\neveryspan.configure(everyspan.ConsoleTracingProcessorConfig())\n"
     return subprocess.Popen(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", setup + body],
+        [sys.executable, "-W", "error", "-c", setup + body],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -93,7 +93,7 @@ def spans_among_torn(path: Path) -> list[str]:
 def run(program: str, *arguments: object) -> subprocess.Popen[str]:
     """Start a program in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", program, *map(str, arguments)],
+        [sys.executable, "-W", "error", "-c", program, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
