@@ -221,6 +221,11 @@ async def test_every_call_of_a_decorated_coroutine_function_is_a_job(
 # -- refused
 
 
+def test_any_number_of_seconds_is_a_timeout_however_large() -> None:
+    """P2: a float cannot hold it, and the platform's waits cannot take it."""
+    assert pipeline.seconds(10**400) == pipeline.seconds(float("inf")) < 1e9
+
+
 @pytest.mark.parametrize("timeout", ["x", -1, float("nan"), None, True])
 def test_a_bad_timeout_raises_from_the_call(timeout: Any) -> None:
     with pytest.raises(SettingsError, match="timeout must be a number of seconds of at least 0"):

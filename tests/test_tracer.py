@@ -187,6 +187,40 @@ def test_an_error_is_recorded_and_raised_again(recording: Recording) -> None:
     assert everyspan.current_span() is None
 
 
+class _Stubborn(dict[str, Any]):
+    """Cannot be read but by the methods of its base."""
+
+    def _refuse(self, *_: Any) -> Any:
+        raise RuntimeError("not now")
+
+    __iter__ = keys = items = __getitem__ = get = copy = __bool__ = __len__ = _refuse
+
+
+def test_an_error_is_raised_again_whatever_the_data_does(recording: Recording) -> None:
+    """T1: a mapping of the agent's that raises must not hide what its work raised."""
+    error = ValueError("bad")
+    with pytest.raises(ValueError, match="bad"), everyspan.span("x", data=_Stubborn(k=1)):
+        raise error
+    assert everyspan.get_span_error(recording.one("x")) is not None
+    assert recording.one("x").data["k"] == 1
+
+
+class _Odd:
+    """An id that cannot even be looked at."""
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("neither true nor false")
+
+
+def test_a_span_below_one_with_spoilt_ids_is_recorded(recording: Recording) -> None:
+    """T1: the agent changed them in the meantime."""
+    with everyspan.span("outer") as outer:
+        outer.id = outer.trace_id = _Odd()  # type: ignore[assignment]
+        with everyspan.span("inner"):
+            pass
+    assert [span.name for span in recording.spans] == ["inner", "outer"]
+
+
 async def test_a_cancellation_is_recorded_as_such(recording: Recording) -> None:
     """trace:E3."""
     entered = asyncio.Event()
@@ -494,6 +528,18 @@ def test_a_defect_of_ours_stays_in_the_log(
         "everyspan could not record the start of a span",
         "everyspan could not hand over a span",
     ]
+
+
+@pytest.mark.parametrize("configs", [None, 5, "http://127.0.0.1:5003", [5]])
+def test_what_is_no_sequence_of_configurations_is_refused(
+    recording: Recording, configs: Any
+) -> None:
+    """And what was registered stays."""
+    with pytest.raises(SettingsError):
+        everyspan.set_tracing_processor_configs(configs)
+    with everyspan.span("x"):
+        pass
+    assert recording.one("x")
 
 
 def test_without_destinations_spans_go_nowhere(caplog: pytest.LogCaptureFixture) -> None:

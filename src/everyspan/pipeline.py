@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic
 from typing import Unpack, cast
 
@@ -137,7 +137,16 @@ def configure(
 
 
 def set_tracing_processor_configs(processor_configs: Sequence[TracingProcessorConfig]) -> None:
-    """Replace the registered destinations by these; the former ones are drained (`trace:G3`)."""
+    """Replace the registered destinations by these; the former ones are drained (`trace:G3`).
+
+    Raises:
+        SettingsError: One of them is none, or they are no sequence.
+    """
+    if isinstance(processor_configs, str | bytes) or not isinstance(processor_configs, Iterable):
+        raise SettingsError(
+            f"processor_configs must be a sequence of configurations, got {processor_configs!r}"
+        )
+    processor_configs = tuple(processor_configs)
     with _lock:
         before = current()
         processors = _build_all(processor_configs, before.settings)
@@ -280,7 +289,7 @@ def seconds(timeout: float) -> float:
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
         raise SettingsError(f"timeout must be a number of seconds of at least 0, got {timeout!r}")
     # A year; infinity would overflow the platform's waits.
-    return min(float(timeout), 3.2e7)
+    return float(min(timeout, 3.2e7))
 
 
 def _put_in_force(pipe: Pipeline | None) -> None:

@@ -100,14 +100,18 @@ class span(_Named, kw_only=True, eq=False):
             parent = before.span
         remote = None
         if parent is not None and (not trace_id or trace_id == parent.trace_id):
+            # As they are, whatever the agent put there: the queue makes text of them.
             trace_id = parent.trace_id
             remote = parent if isinstance(parent, RemoteParent) else parent._remote
             parent_id = parent_id or parent.id
+        else:
+            trace_id = trace_id or str(uuid4())
+            parent_id = parent_id or None
         opened = Span(
             name=self.name,
-            trace_id=trace_id or str(uuid4()),
+            trace_id=trace_id,
             id=str(uuid4()),
-            parent_id=parent_id or None,
+            parent_id=parent_id,
             start_ns=time_ns(),
             input=self.input,
             data=self.data,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ import pytest
 
 import everyspan
 from everyspan import pipeline
+from everyspan.errors import SettingsError
 from everyspan.model.record import SpanRecord
 from everyspan.model.span import Span
 from everyspan.processors.base import AsyncTracingProcessor, SyncTracingProcessor
@@ -360,6 +362,35 @@ def test_where_no_thread_can_be_started_the_next_span_tries_again(
     queue.enqueue("end", make_span("b"), [recorder])
     wait_until(lambda: recorder.ended == ["a", "b"])
     assert queue.shutdown_sync(10)
+
+
+def test_a_handler_that_makes_a_span_of_every_log_line_begins_no_home_within_a_home() -> None:
+    """P2: asyncio logs that it makes a loop, while the first span waits for that loop."""
+    queue, recorder = AsyncSpanQueue(own_homes=True, linger_ms=0), Recorder()
+    lines: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+            queue.enqueue("end", make_span(f"line {len(lines)}"), [recorder])
+
+    handler, logger = Handler(), logging.getLogger("asyncio")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        queue.enqueue("end", make_span("a"), [recorder])
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert len(lines) == 1, "asyncio logs no loops any more"
+    wait_until(lambda: sorted(recorder.ended) == ["a", "line 1"])
+    assert queue.shutdown_sync(10)
+
+
+def test_what_is_no_span_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match="span must be a Span, got 'a'"):
+        AsyncSpanQueue().enqueue("end", "a", [])  # type: ignore[arg-type]
 
 
 def test_a_flush_that_waits_takes_nobody_elses_linger() -> None:

@@ -29,13 +29,16 @@ def set_span_error(span: Span, error: BaseException, *, category: str | None = N
     if span.data is None:
         span.data = {SPAN_ERROR_KEY: entry}
     elif isinstance(span.data, dict):
-        # A new object: the agent may use its own for something else.
-        span.data = {**span.data, SPAN_ERROR_KEY: entry}
+        # A new object: the agent may use its own for something else. By the class's own methods: a
+        # subclass may do anything in its, and the agent's error must not be lost in that.
+        data = dict(dict.items(span.data))
+        data[SPAN_ERROR_KEY] = entry
+        span.data = data
 
 
 def get_span_error(span: Span) -> dict[str, Any] | None:
     """Return `{"type", "message", "category"}` of a failed span, None where nothing failed."""
-    entry = span.data.get(SPAN_ERROR_KEY) if isinstance(span.data, dict) else None
+    entry = dict.get(span.data, SPAN_ERROR_KEY) if isinstance(span.data, dict) else None
     return entry if isinstance(entry, dict) else None
 
 

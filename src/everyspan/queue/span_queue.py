@@ -29,6 +29,7 @@ from everyspan.clock import SYSTEM_CLOCK, Clock
 from everyspan.config import Settings, load_settings
 from everyspan.delivery.exporter import Exporter
 from everyspan.delivery.lane import AWAKE_S, Lane
+from everyspan.errors import SettingsError
 from everyspan.home import Home, OwnLoop, ThreadHome, run_here, runs_a_loop
 from everyspan.ledger import FlushResult, Stats
 from everyspan.log import complain
@@ -106,6 +107,7 @@ class AsyncSpanQueue:
         self._look_at_s = AWAKE_S
         self._homes: dict[Lane, ThreadHome] = {}
         self._homes_lock = threading.RLock()
+        self._in_making: set[Lane] = set()
         self._user_home: Home | None = None
         self._is_over = False
         self._is_leaving = False
@@ -116,7 +118,13 @@ class AsyncSpanQueue:
     def enqueue(
         self, event_type: SpanEventType | str, span: Span, processors: Sequence[Processor]
     ) -> None:
-        """Take a START or END of a span for these processors; never raises, never waits (Q1)."""
+        """Take a START or END of a span for these processors; never raises, never waits (Q1).
+
+        Raises:
+            SettingsError: `span` is none.
+        """
+        if not isinstance(span, Span):
+            raise SettingsError(f"span must be a Span, got {span!r}")
         is_end = event_type == SpanEventType.END
         record = freeze_span(
             span, is_end=is_end, offered_s=self._clock.monotonic(), limits=self.limits
@@ -281,12 +289,19 @@ class AsyncSpanQueue:
         exits.register(self)
         home = None if lane.exporter.blocks else self._user_home
         if home is None or home.loop.is_closed():
+            if lane in self._in_making:
+                # By another thread, whose lane will look for this span too; or by this one, since
+                # what asyncio logs of a new loop is a span again, by a handler of the agent's.
+                return
+            self._in_making.add(lane)
             try:
                 home = self._own_home(lane)
                 is_started = home.start()
             except OSError:
                 # No descriptors left; the next span tries again.
                 return
+            finally:
+                self._in_making.discard(lane)
             if not is_started:
                 # No thread can be started. At the end of the process, whoever drains does the
                 # work himself; before, the next span tries again.
