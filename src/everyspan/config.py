@@ -82,7 +82,8 @@ SETTINGS: tuple[Setting, ...] = (
         128 << 20,
         1 << 20,
         "bytes",
-        "memory for all spans that are held, payload plus 600 bytes a span",
+        "memory for all spans that are held, payload plus 600 bytes a span; each destination has "
+        "an equal share",
     ),
     Setting(
         "max_retries",

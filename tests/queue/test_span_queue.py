@@ -468,6 +468,23 @@ async def test_a_hung_processor_holds_back_no_other() -> None:
     await queue.shutdown(0)
 
 
+async def test_a_hung_destination_takes_no_room_from_the_others() -> None:
+    """P4, P5: it fills its own share of the budget, and what comes then is its loss alone."""
+
+    async def stuck(spans: Sequence[Span]) -> None:
+        await asyncio.Event().wait()
+
+    hung, healthy = batched(stuck, stuck), Recorder()
+    queue = AsyncSpanQueue(settings=load_settings(linger_ms=0, byte_budget=1 << 20))
+    for number in range(100):
+        queue.enqueue(END, make_span(f"s{number}", input="x" * 50_000), [hung, healthy])
+        await until(lambda: len(healthy.log) == number + 1)  # noqa: B023 - called at once
+    first, second = queue.stats().destinations
+    assert first.dropped["byte budget"] == 100 - (1 << 19) // 50_602
+    assert (second.delivered, second.dropped_total) == (100, 0)
+    await queue.shutdown(0)
+
+
 def test_a_sync_processor_runs_on_a_thread_of_its_own() -> None:
     """trace:D24: never on the agent's."""
     threads: set[int] = set()

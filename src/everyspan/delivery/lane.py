@@ -102,7 +102,8 @@ class Lane:
         self._clock = clock
         self._inbox = inbox
         self._take_in = take_in
-        self._settled = settled
+        self._note_settled = settled
+        self.bytes_held = 0
         self._orphaned = orphaned
         self._masker = masker
         self._linger_s = settings.linger_ms / 1000
@@ -266,6 +267,11 @@ class Lane:
             for reason, spans in losses.items()
             if spans > heard_of.get(reason, 0)
         }
+
+    def _settled(self, record: SpanRecord) -> None:
+        """Note that a record is held no more."""
+        self.bytes_held -= record.size_bytes
+        self._note_settled(record)
 
     def _lose(self, record: SpanRecord, reason: str, count: Callable[[str], None]) -> None:
         if record.is_end:

@@ -2,7 +2,8 @@
 
 I1  The inbox takes spans without the gate; whoever comes through the gate next takes the inbox in,
     in the order it came (`docs/decisions/003`).
-I2  At most `max_size` spans wait for a destination and at most `byte_budget` bytes for all (P4).
+I2  At most `max_size` spans wait for a destination and at most `byte_budget` bytes for all (P4),
+    of which each destination has an equal share: one that hangs takes no room from the others (P5).
 I3  A span that no lane has claimed shows as a residual (P1).
 
 Knows nothing of loops and threads: a lane without a home is told to whoever finds homes.
@@ -180,25 +181,24 @@ class Intake:
         if self._parts.part_of(record.id) is None:
             # It ended while it was frozen: its END brings all of it.
             return
-        is_too_much = self.bytes_held + record.size_bytes > self._settings.byte_budget
         for lane in lanes:
             if lane.exporter.wants_every_start:
                 continue
-            if is_too_much:
-                lane.account.lost_starts += 1
-            else:
+            if self._has_room(lane, record):
                 self._hand_to(lane, record, lane.add_abandoned)
+            else:
+                lane.account.lost_starts += 1
 
     def _take_start(self, record: SpanRecord) -> None:
         record.part = self._parts.part_of(record.id)
         self.seq += 1
         record.seq = self.seq
         settings = self._settings
-        refused = self.is_stopped or self.bytes_held + record.size_bytes > settings.byte_budget
         for lane in record.lanes:
             if not lane.wants_starts:
                 continue
-            if refused or (settings.max_size and lane.waiting >= settings.max_size):
+            is_full = settings.max_size and lane.waiting >= settings.max_size
+            if self.is_stopped or is_full or not self._has_room(lane, record):
                 # No loss of a span: its END brings all of it again.
                 lane.account.lost_starts += 1
             else:
@@ -213,20 +213,31 @@ class Intake:
             refusal = DEFECT
         elif self.is_stopped:
             refusal = SHUTDOWN
-        elif self.bytes_held + record.size_bytes > settings.byte_budget:
-            refusal = OUT_OF_BYTES
         for lane in record.lanes:
             if refusal is not None:
                 lane.refuse(record, refusal)
             elif settings.max_size and lane.waiting >= settings.max_size:
                 lane.refuse(record, QUEUE_FULL)
+            elif not self._has_room(lane, record):
+                lane.refuse(record, OUT_OF_BYTES)
             else:
                 self._hand_to(lane, record, lane.add_end)
+
+    def _has_room(self, lane: Lane, record: SpanRecord) -> bool:
+        """Tell whether a lane may hold a record, within its share of the budget (I2).
+
+        A record larger than the share is let into a lane that holds nothing.
+        """
+        size, budget = record.size_bytes, self._settings.byte_budget
+        if self.bytes_held + (0 if record.holders else size) > budget:
+            return False
+        return lane.bytes_held + size <= budget // len(self.lanes) or not lane.bytes_held
 
     def _hand_to(self, lane: Lane, record: SpanRecord, add: Callable[[SpanRecord], None]) -> None:
         if not record.holders:
             self.bytes_held += record.size_bytes
         record.holders += 1
+        lane.bytes_held += record.size_bytes
         add(record)
         if lane.home is None:
             self.gate.after.append(partial(self._homeless, lane))
