@@ -73,6 +73,14 @@ class Batch:
         """STARTs, then ENDs; a fresh list."""
         return self.starts + self.ends
 
+    @property
+    def oldest_s(self) -> float:
+        """When its first record was offered; each kind is in that order.
+
+        But for what several threads ended at once, which is milliseconds.
+        """
+        return min(records[0].offered_s for records in (self.starts, self.ends) if records)
+
     def __len__(self) -> int:
         return len(self.starts) + len(self.ends)
 
@@ -242,13 +250,14 @@ class Backlog:
                 record = waiting.popleft()
                 self._bytes -= record.size_bytes
                 expired.append((record, ""))
-        for batch in self._parked:
-            old = [record for record in batch.records if record.offered_s <= limit_s]
-            if old:
-                expired += [(record, batch.reason) for record in old]
-                batch.starts = [r for r in batch.starts if r.offered_s > limit_s]
-                batch.ends = [r for r in batch.ends if r.offered_s > limit_s]
-        self._parked = [batch for batch in self._parked if len(batch)]
+        # Each batch by its oldest: this is done before every request, whatever is held.
+        old = [batch for batch in self._parked if batch.oldest_s <= limit_s]
+        for batch in old:
+            expired += [(r, batch.reason) for r in batch.records if r.offered_s <= limit_s]
+            batch.starts = [r for r in batch.starts if r.offered_s > limit_s]
+            batch.ends = [r for r in batch.ends if r.offered_s > limit_s]
+        if old:
+            self._parked = [batch for batch in self._parked if len(batch)]
         return expired
 
     def take_all(self) -> list[SpanRecord]:
@@ -288,7 +297,7 @@ class Backlog:
     def expires_in_s(self, now_s: float) -> float | None:
         """Return how long nothing that may be sent will be too old; None if nothing may."""
         oldest_s = [waiting[0].offered_s for waiting in (self._starts, self._ends) if waiting]
-        oldest_s += [record.offered_s for batch in self._parked for record in batch.records]
+        oldest_s += [batch.oldest_s for batch in self._parked]
         return max(0.0, min(oldest_s) + self.max_age_s - now_s) if oldest_s else None
 
     # -- looking

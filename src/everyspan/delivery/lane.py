@@ -21,7 +21,7 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sized
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sized
 from functools import partial
 from typing import Any
 
@@ -381,11 +381,14 @@ class Lane:
         self._backlog.settle(
             record for position, record in enumerate(records) if position not in failed
         )
-        for position, failure in failed.items():
-            record = records[position]
-            single = Batch([], [record]) if record.is_end else Batch([record], [])
-            single.attempts, single.number = batch.attempts, batch.number
-            self._failed(single, failure, sent_s, now_s)
+        for failure, alike in _alike(failed):
+            part = Batch(
+                [records[position] for position in alike if not records[position].is_end],
+                [records[position] for position in alike if records[position].is_end],
+                attempts=batch.attempts,
+            )
+            part.number = batch.number
+            self._failed(part, failure, sent_s, now_s)
 
     def _failed(self, batch: Batch, error: ExportError, sent_s: float, now_s: float) -> None:
         blames_no_span = self._blames_no_span(batch, error)
@@ -603,6 +606,21 @@ class Lane:
             self._take_back(batch, now_s)
         finally:
             self._gate.leave()
+
+
+def _alike(failed: Mapping[int, ExportError]) -> Iterable[tuple[ExportError, list[int]]]:
+    """Return what failed for the same reason together, if it is to be tried again; else each alone.
+
+    A destination that is down fails each span by itself, perhaps; parked one by one, they would be
+    as many as the memory holds, and each look at them long.
+    """
+    groups: dict[object, tuple[ExportError, list[int]]] = {}
+    for position, error in failed.items():
+        key: object = position
+        if isinstance(error, RetryableExportError):
+            key = (error.reason, error.retry_after_s)
+        groups.setdefault(key, (error, []))[1].append(position)
+    return groups.values()
 
 
 def is_from_outside(error: BaseException) -> bool:
