@@ -41,6 +41,7 @@ check: venv
 docs: venv
 	$(BIN)/python scripts/settings_page.py > docs/settings.md
 	$(BIN)/python scripts/failures_page.py > docs/failures.md
+	$(BIN)/python scripts/metrics_page.py > docs/metrics.md
 	$(BIN)/python scripts/api_page.py > docs/api.md
 	$(BIN)/python -m tests.rules
 	@scripts/venv '$(PYTHON)' .venv-docs docs/requirements.lock

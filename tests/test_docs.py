@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("page", ["settings", "failures", "api"])
+@pytest.mark.parametrize("page", ["settings", "failures", "metrics", "api"])
 def test_a_page_is_what_the_source_says(page: str) -> None:
     """STYLE, Settings: the page is generated; `make docs` mends what this finds."""
     written = subprocess.run(

@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("model", ABOVE),
     ("home", ABOVE),
     ("ledger", ABOVE),
+    ("metrics", ABOVE),
     ("untraced", ABOVE),
     ("transport", ABOVE),
     ("spool", "all above but transport"),

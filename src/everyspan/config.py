@@ -280,7 +280,7 @@ VARIABLES: tuple[Variable | Switch, ...] = (
     Switch(
         "metrics",
         "AGENTEX_TRACING_METRICS",
-        "the original's switch for metrics of its queue; here `everyspan.stats()` is always kept",
+        "off: no metrics for OpenTelemetry; `everyspan.stats()` is always kept",
         default=True,
         off=_OFF,
     ),

@@ -30,7 +30,10 @@ class ExportError(EverySpanError):
     """A batch was not acknowledged.
 
     `reason` is a short stable word for the books (`http 503`, `timeout`); `str()` is for people.
+    `kind` is the class of what a user's processor raised; empty where the error is ours.
     """
+
+    kind = ""
 
     def __init__(self, message: str, *, reason: str, status: int | None = None) -> None:
         super().__init__(message)

@@ -12,7 +12,7 @@ Knows nothing of locks: whoever owns an account guards it together with the span
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 
@@ -106,6 +106,25 @@ class DestinationStats:
     connections: int
     oldest_age_s: float | None = None
 
+    def plus(self, other: DestinationStats) -> DestinationStats:
+        """Return the books of both, under this name; the age is that of the older span."""
+        ages_s = [age_s for age_s in (self.oldest_age_s, other.oldest_age_s) if age_s is not None]
+        return DestinationStats(
+            name=self.name,
+            accepted=self.accepted + other.accepted,
+            adopted=self.adopted + other.adopted,
+            delivered=self.delivered + other.delivered,
+            dropped=_added(self.dropped, other.dropped),
+            rejected=_added(self.rejected, other.rejected),
+            queued=self.queued + other.queued,
+            in_flight=self.in_flight + other.in_flight,
+            spooled=self.spooled + other.spooled,
+            requests=self.requests + other.requests,
+            start_writes=self.start_writes + other.start_writes,
+            connections=self.connections + other.connections,
+            oldest_age_s=max(ages_s, default=None),
+        )
+
     @property
     def dropped_total(self) -> int:
         """Spans given up, over all reasons."""
@@ -163,6 +182,14 @@ class Stats:
             bytes_held=self.bytes_held + other.bytes_held,
         )
 
+    def summed(self) -> Stats:
+        """Return the same with one destination for all of a name."""
+        by_name: dict[str, DestinationStats] = {}
+        for books in self.destinations:
+            before = by_name.get(books.name)
+            by_name[books.name] = books if before is None else before.plus(books)
+        return replace(self, destinations=tuple(by_name.values()))
+
     @property
     def residual(self) -> int:
         """Spans unaccounted for, by absolute value over all destinations."""
@@ -199,3 +226,10 @@ class FlushResult:
             safe=self.safe and other.safe,
             left=MappingProxyType(frozen),
         )
+
+
+def _added(some: Mapping[str, int], others: Mapping[str, int]) -> Mapping[str, int]:
+    spans = dict(some)
+    for reason, count in others.items():
+        spans[reason] = spans.get(reason, 0) + count
+    return MappingProxyType(spans)

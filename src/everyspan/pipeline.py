@@ -6,6 +6,7 @@ import functools
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Unpack, cast
 
@@ -20,6 +21,7 @@ from everyspan.delivery.exporter import Exporter
 from everyspan.errors import SettingsError
 from everyspan.ledger import FlushResult, Stats
 from everyspan.log import complain
+from everyspan.metrics.recorder import recorder
 from everyspan.model.mask import Mask, Masker, put_in_force
 from everyspan.processors.base import (
     AsyncTracingProcessor,
@@ -94,6 +96,8 @@ _diversions: list[Pipeline] = []
 _beneath: Pipeline | None = None
 # Of pipelines that were replaced and still deliver what they held.
 _draining: list[AsyncSpanQueue] = []
+# The books of those that are over: counters that somebody observes never go back.
+_past = Stats()
 # Re-entrant: a finalizer may come here while its thread is inside.
 _lock = threading.RLock()
 
@@ -260,6 +264,20 @@ async def ashutdown(timeout: float = 30.0) -> FlushResult:
     return await _each(AsyncSpanQueue.shutdown, timeout)
 
 
+def _observed() -> Stats:
+    """Return the books since the process began, without those of diversions."""
+    with _lock:
+        pipe = _beneath if _diversions else _current
+        queues = [*_draining] if pipe is None else [pipe.queue, *_draining]
+        return functools.reduce(Stats.joined, map(_books_of, queues), _past).summed()
+
+
+def _books_of(queue: AsyncSpanQueue) -> Stats:
+    stats = queue.stats()
+    # What is open when a queue ends will end in the next one.
+    return replace(stats, open_spans=0) if queue.is_over else stats
+
+
 def _queues() -> list[AsyncSpanQueue]:
     if _diversions:
         return [current().queue]
@@ -299,12 +317,16 @@ def _put_in_force(pipe: Pipeline | None) -> None:
 
 
 def _replace(pipe: Pipeline) -> None:
+    global _past
     with _lock:
         if _diversions:
             return
         before = _current
         _put_in_force(pipe)
-        _draining[:] = [queue for queue in _draining if not queue.is_over]
+        for queue in [*_draining]:
+            if queue.is_over:
+                _draining.remove(queue)
+                _past = _past.joined(_books_of(queue)).summed()
         if before is not None:
             _draining.append(before.queue)
     if before is not None:
@@ -405,8 +427,9 @@ def _note_failed_mask(error: BaseException) -> None:
 
 def _forget_parent() -> None:
     """Begin anew in a forked child, with the same destinations and nothing of the parent's."""
-    global _beneath, _lock
+    global _beneath, _lock, _past
     _lock = threading.RLock()
+    _past = Stats()
     exits.pin([*_draining, *_diversions, _beneath])
     _draining.clear()
     _diversions.clear()
@@ -417,3 +440,4 @@ def _forget_parent() -> None:
 
 
 exits.after_fork(_forget_parent)
+recorder.books = _observed

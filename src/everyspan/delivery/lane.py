@@ -44,6 +44,7 @@ from everyspan.errors import (
 from everyspan.home import Home
 from everyspan.ledger import Account, DestinationStats
 from everyspan.log import complain
+from everyspan.metrics.recorder import processor_label, recorder
 from everyspan.model.mask import Masker, masker_in_force
 from everyspan.model.record import SpanRecord
 from everyspan.untraced import untraced
@@ -123,6 +124,9 @@ class Lane:
         self._epoch = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake_up: asyncio.Event | None = None
+        self._label = processor_label(
+            exporter.name if exporter.is_foreign else type(exporter).__name__
+        )
         self._circuit = Circuit()
         self._failures = 0
         self._failed_number = 0
@@ -152,6 +156,11 @@ class Lane:
         for needless in self._backlog.add_abandoned(record):
             self._settled(needless)
         self._expect(record.offered_s, 0.0)
+
+    def refuse_start(self, reason: str) -> None:
+        """Count a START as lost; no span is, since its END brings all of it again."""
+        self.account.lost_starts += 1
+        recorder.dropped(reason)
 
     def refuse(self, record: SpanRecord, reason: str) -> None:
         """Count an ended span as accepted and dropped at once."""
@@ -278,12 +287,13 @@ class Lane:
             self._backlog.note_ended(record)
             self._count_loss(record, reason, count)
         else:
-            self.account.lost_starts += 1
+            self.refuse_start(reason)
         self._backlog.settle([record])
         self._settled(record)
 
     def _count_loss(self, record: SpanRecord, reason: str, count: Callable[[str], None]) -> None:
         count(reason)
+        recorder.dropped(reason)
         part = record.part
         if part is not None:
             if part.losses is None:
@@ -552,7 +562,9 @@ class Lane:
                 if epoch != self._epoch:
                     return
                 batch, until_s = self._step()
+                events, depth, lag_s = self._measured(batch)
             if batch is not None:
+                recorder.handed_out(events, depth=depth, lag_s=lag_s)
                 self._spawn(self._send(batch, wake_up))
                 continue
             timer = None
@@ -563,6 +575,14 @@ class Lane:
             finally:
                 if timer is not None:
                     timer.cancel()
+
+    def _measured(self, batch: Batch | None) -> tuple[int, int, float]:
+        """Return the events of a batch, those that waited with it, and the age of the oldest."""
+        if batch is None:
+            return 0, 0, 0.0
+        oldest_s = min(records[0].offered_s for records in (batch.starts, batch.ends) if records)
+        depth = self._backlog.waiting + len(batch)
+        return len(batch), depth, self._clock.monotonic() - oldest_s
 
     async def _send(self, batch: Batch, wake_up: asyncio.Event) -> None:
         sent_s = self._clock.monotonic()
@@ -582,6 +602,15 @@ class Lane:
                 raise
             # A processor may raise anything; the span is counted and the lane lives on (P5).
             error = self._what_it_means(caught)
+        # Before those are told who wait for the spans.
+        recorder.answered(
+            starts=batch.starts,
+            ends=batch.ends,
+            failed=failed,
+            error=error,
+            processor=self._label,
+            duration_s=self._clock.monotonic() - sent_s,
+        )
         try:
             with self._gate:
                 self._settle(batch, failed, error, sent_s)
@@ -645,6 +674,10 @@ def classify(error: BaseException) -> ExportError:
     except Exception:
         # Foreign code to the last: its errors may not even be readable.
         status, text = None, kind
+    meaning: ExportError
     if isinstance(status, int) and status in FOREIGN_RETRYABLE_STATUSES:
-        return RetryableExportError(text, reason=f"http {int(status)}", status=int(status))
-    return PermanentExportError(text, reason=kind)
+        meaning = RetryableExportError(text, reason=f"http {int(status)}", status=int(status))
+    else:
+        meaning = PermanentExportError(text, reason=kind)
+    meaning.kind = kind
+    return meaning

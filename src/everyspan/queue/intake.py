@@ -23,6 +23,7 @@ from everyspan.delivery.gate import Gate
 from everyspan.delivery.lane import Lane
 from everyspan.home import Home
 from everyspan.ledger import Stats
+from everyspan.metrics.recorder import recorder
 from everyspan.model.mask import Masker
 from everyspan.model.record import Part, SpanRecord
 from everyspan.model.span import Span
@@ -144,6 +145,7 @@ class Intake:
         """Count and hand to the lanes what the inbox holds, in the order it came."""
         inbox = self.inbox
         parts = self._parts
+        starts = ends = 0
         # No more than is there now: other threads go on adding.
         for _ in range(len(inbox)):
             item = inbox.popleft()
@@ -152,6 +154,7 @@ class Intake:
                 continue
             if isinstance(item, Span):
                 parts.begin(item, item._lanes)
+                starts += 1
                 continue
             if item.is_end:
                 self._handed_over += len(item.lanes)
@@ -167,8 +170,13 @@ class Intake:
                 item.is_lost = True
             if item.is_end:
                 self._take_end(item)
-            elif not item.is_lost:
-                self._take_start(item)
+                ends += 1 if item.holders else 0
+            else:
+                starts += 1
+                if not item.is_lost:
+                    self._take_start(item)
+        if not self.is_stopped:
+            recorder.enqueued(starts=starts, ends=ends)
 
     def still_open(self) -> list[tuple[Span, Part, tuple[Lane, ...]]]:
         """Return the spans that have not ended, oldest first, with their part and lanes."""
@@ -187,7 +195,7 @@ class Intake:
             if self._has_room(lane, record):
                 self._hand_to(lane, record, lane.add_abandoned)
             else:
-                lane.account.lost_starts += 1
+                lane.refuse_start(OUT_OF_BYTES)
 
     def _take_start(self, record: SpanRecord) -> None:
         record.part = self._parts.part_of(record.id)
@@ -197,10 +205,12 @@ class Intake:
         for lane in record.lanes:
             if not lane.wants_starts:
                 continue
-            is_full = settings.max_size and lane.waiting >= settings.max_size
-            if self.is_stopped or is_full or not self._has_room(lane, record):
-                # No loss of a span: its END brings all of it again.
-                lane.account.lost_starts += 1
+            if self.is_stopped:
+                lane.refuse_start(SHUTDOWN)
+            elif settings.max_size and lane.waiting >= settings.max_size:
+                lane.refuse_start(QUEUE_FULL)
+            elif not self._has_room(lane, record):
+                lane.refuse_start(OUT_OF_BYTES)
             else:
                 self._hand_to(lane, record, lane.add_start)
 

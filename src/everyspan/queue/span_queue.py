@@ -33,6 +33,7 @@ from everyspan.errors import SettingsError
 from everyspan.home import Home, OwnLoop, ThreadHome, run_here, runs_a_loop
 from everyspan.ledger import FlushResult, Stats
 from everyspan.log import complain
+from everyspan.metrics.recorder import recorder
 from everyspan.model.mask import Masker, masker_in_force
 from everyspan.model.record import Limits, SpanRecord, freeze_span
 from everyspan.model.span import Span, SpanEventType
@@ -80,6 +81,8 @@ class AsyncSpanQueue:
         masker: Callable[[], Masker | None] = masker_in_force,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        # Read now, since a gate is no place to log what the environment says wrongly.
+        _ = recorder.is_on
         self._settings = settings or load_settings(
             batch_size=batch_size,
             linger_ms=linger_ms,
@@ -406,6 +409,7 @@ class AsyncSpanQueue:
 
     def _end_wait(self, waiter: Waiter, *, stop: bool) -> FlushResult:
         left: dict[str, MappingProxyType[str, int]] = {}
+        given_up = 0
         with self._gate:
             self._intake.waiters.remove(waiter)
             for lane in [*self._intake.lanes.values()]:
@@ -414,6 +418,7 @@ class AsyncSpanQueue:
                 reasons = lane.reasons(waiter.seq_max)
                 if stop:
                     if reasons:
+                        given_up += sum(reasons.values())
                         self._intake.waiters.gave_up(lane, sum(reasons.values()))
                     lane.give_up(SHUTDOWN)
                     self._gate.after.append(lane.stop)
@@ -429,6 +434,8 @@ class AsyncSpanQueue:
                     left[lane.account.name] = MappingProxyType(reasons)
         if stop:
             self._let_go()
+            if given_up:
+                recorder.gave_up(given_up)
         return FlushResult(ok=not left, safe=not left, left=MappingProxyType(left))
 
     def _close(self, keep: Callable[[], Collection[object]]) -> None:
