@@ -40,17 +40,18 @@ everyspan.span.delivered 1
 ```
 
 Nothing is recorded on an agent's thread. Counters are read when a reader collects, histograms are
-recorded by the thread that sends; all that is shown of the books in one collection balances. A
-forked child counts for itself. What `everyspan.testing.capture` records is left out.
+recorded by the thread that sends. A forked child counts for itself.
 """
 
 BOOKS_HEAD = """
 ## The books
 
 Meter `everyspan`: what [`everyspan.stats()`](guarantees.md#the-books) tells of the destinations
-of the process, those that `configure` replaced included. Worth an alert: `everyspan.span.dropped`
-and `everyspan.span.rejected` that grow, `everyspan.span.oldest_age` near `max_age_s`, and any
-`everyspan.span.residual`.
+of the process, those that `configure` replaced included, so that no counter goes back. What is
+shown in one collection balances. What `everyspan.testing.capture` records is left out.
+
+Worth an alert: `everyspan.span.dropped` and `everyspan.span.rejected` that grow,
+`everyspan.span.oldest_age` near `max_age_s`, and any `everyspan.span.residual`.
 """
 
 ORIGINALS_HEAD = """

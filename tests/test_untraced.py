@@ -198,6 +198,28 @@ def test_a_processor_that_opens_spans_does_not_feed_itself(
         everyspan.set_tracing_processor_configs([])
 
 
+def test_a_mask_that_opens_spans_does_not_feed_itself() -> None:
+    """U1: it is called for every batch, as an exporter is."""
+    memory, places = everyspan.InMemoryTracingProcessor(), []
+
+    @everyspan.traced
+    def mask(place: tuple[Any, ...], value: Any) -> Any:
+        places.append(place)
+        return value
+
+    everyspan.configure(memory, mask=mask, linger_ms=0)
+    try:
+        with everyspan.span("turn", input={"a": 1}):
+            pass
+        assert everyspan.flush(SECONDS_MAX)
+        assert everyspan.flush(SECONDS_MAX)
+        assert [span.name for span in memory.spans] == ["turn"]
+        assert everyspan.stats().untraced_spans == len(places) > 0
+    finally:
+        everyspan.shutdown(SECONDS_MAX)
+        everyspan.set_tracing_processor_configs([])
+
+
 def test_a_trace_with_processors_of_its_own_does_not_feed_itself() -> None:
     """U1: the original's way to say where spans go."""
     processors: list[Any] = []

@@ -344,6 +344,31 @@ def test_counters_go_on_through_configure_and_shutdown(collected: Collected) -> 
     assert [pipe() for pipe in before[:3]] == [None] * 3
 
 
+def test_no_counter_goes_back_while_destinations_are_replaced(collected: Collected) -> None:
+    """R3: a reader collects at any instant of a `configure`."""
+    seen: list[tuple[int, int]] = []
+    is_over = threading.Event()
+
+    def collect() -> None:
+        while not is_over.is_set():
+            found = collected.all()
+            accepted = sum(found.get("everyspan.span.accepted", {}).values())
+            seen.append((accepted, sum(found.get("everyspan.span.delivered", {}).values())))
+
+    reader = threading.Thread(target=collect)
+    reader.start()
+    for _ in range(40):
+        everyspan.configure(everyspan.InMemoryTracingProcessor(), linger_ms=0)
+        _record(5)
+    everyspan.flush(SECONDS_MAX)
+    is_over.set()
+    reader.join()
+    assert seen
+    for counter in zip(*seen, strict=True):
+        assert list(counter) == sorted(counter)
+    assert sum(collected["everyspan.span.delivered"].values()) == 200
+
+
 def test_a_provider_that_comes_later_is_noticed(
     fresh: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -589,10 +589,10 @@ class Lane:
         failed: dict[int, ExportError] = {}
         error: ExportError | None = None
         try:
-            masker = self._masker()
-            if masker is not None:
-                masker.apply(batch.records)
             with untraced(requests_too=not self.exporter.is_foreign):
+                masker = self._masker()
+                if masker is not None:
+                    masker.apply(batch.records)
                 failed = dict(await self.exporter.export(batch))
         except ExportError as caught:
             error = caught
