@@ -30,8 +30,9 @@ WHAT_HAPPENS: dict[type[ExportError] | None, str] = {
     "each time, until one is stored",
     BatchTooLargeError: "sent again in halves; a span that is too large by itself is rejected",
     BatchRefusedError: "the spans that the answer names are rejected; where it names none the "
-    "batch is halved until the bad ones stand alone. More than 4·log2(n) + 8 refusals in a row, or "
-    "one before anything was stored: no span is at fault, all wait as above",
+    "batch is halved until the bad ones stand alone, and a lone span is rejected once others were "
+    "stored since it was first sent. After 4·log2(n) + 8 refusals in a row no span is at fault, "
+    "and all wait as above",
 }
 
 

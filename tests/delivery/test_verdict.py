@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everyspan.delivery.backlog import Batch
+from everyspan.delivery.circuit import Blame
 from everyspan.delivery.verdict import Verdict, judge
 from everyspan.errors import (
     BatchRefusedError,
@@ -40,7 +41,7 @@ def judged(
     *,
     attempts_max: int | None = None,
     refused_by_backend: bool = True,
-    blames_no_span: bool = False,
+    blame: Blame = Blame.SPANS,
 ) -> Verdict:
     """The verdict, with the longest jitter."""
     return judge(
@@ -50,7 +51,7 @@ def judged(
         attempts_max=attempts_max,
         draw=lambda: 1.0,
         refused_by_backend=refused_by_backend,
-        blames_no_span=blames_no_span,
+        blame=blame,
     )
 
 
@@ -138,9 +139,9 @@ def test_a_destination_that_takes_nothing_costs_no_span(
     error = kind("m", reason="http 401", status=401)
     for size in (1, 4):
         batch = make_batch(0, size)
-        assert judged(batch, error, blames_no_span=True).again == [batch]
+        assert judged(batch, error, blame=Blame.DESTINATION).again == [batch]
         assert (batch.due_s, batch.reason) == (NOW_S, "http 401")
-    limited = judged(make_batch(0, 1), error, attempts_max=1, blames_no_span=True)
+    limited = judged(make_batch(0, 1), error, attempts_max=1, blame=Blame.DESTINATION)
     assert [reason for _, reason in limited.dropped] == ["http 401"]
 
 

@@ -4,10 +4,11 @@ While it does, spans leave as they come. When it does not, whatever they hold, a
 single ones are tried, one at a time, until one is stored: a refusal then says nothing about a span,
 and no span is rejected for it.
 
-C1  A lone span that is refused is rejected only by a destination that has stored others, and that
-    has not refused more than `REFUSALS_MAX` requests in a row since.
-C2  A batch that is refused again and again while others are stored is to blame itself.
-C3  The search for a bad span within a batch of n ends after 4·log2(n) + 8 refusals in a row.
+C1  A span is rejected only once it was refused alone and others were stored since it was first
+    sent, be it within a batch.
+C2  The search for a bad span in batches of up to n ends after 4·log2(n) + 8 refusals in a row.
+C3  A batch that is refused again and again as if nothing were taken from us (a firewall answers so
+    for what it reads in a body), while others are stored, is searched like any other.
 
 Plain state and arithmetic: no clock, no lock.
 """
@@ -15,18 +16,27 @@ Plain state and arithmetic: no clock, no lock.
 from __future__ import annotations
 
 import math
+from enum import Enum
 
 REFUSALS_MAX = 8
-
 
 SUSPICIOUS_REFUSALS = 2
 """With others stored in between; more would cost a pause each, fewer a span for each hiccup."""
 
 
-class Suspicion:
-    """What speaks against a batch: refusals although others were stored since the one before.
+class Blame(Enum):
+    """Who is at fault for a refusal."""
 
-    `stores` is the circuit's at the last refusal, -1 before the first.
+    SPANS = "some span of the batch"
+    UNKNOWN = "a lone span, or the destination: the span waits until others tell"
+    DESTINATION = "no span: all wait"
+
+
+class Suspicion:
+    """What speaks against a batch.
+
+    `stores` is the circuit's when the batch was first sent, and at each refusal as if nothing were
+    taken from us; `refusals` counts those with others stored in between.
     """
 
     __slots__ = ("refusals", "stores")
@@ -56,6 +66,11 @@ class Circuit:
         self._refusals = 0
         self._largest = 1
 
+    def sent(self, suspicion: Suspicion) -> None:
+        """Note that a batch is on its way."""
+        if suspicion.stores < 0:
+            suspicion.stores = self.stores
+
     def stored(self) -> bool:
         """Note that something was stored; True if that closed the circuit."""
         was_open = self.open_for is not None
@@ -65,26 +80,33 @@ class Circuit:
         self._largest = 1
         return was_open
 
-    def blames(self, suspicion: Suspicion) -> bool:
-        """Note that a batch was refused by an answer that blames us all; True if it is to blame.
-
-        A firewall, for instance, refuses a body for what it reads there, as if the key were wrong.
-        """
-        if 0 <= suspicion.stores < self.stores:
-            suspicion.refusals += 1
-        suspicion.stores = self.stores
-        return suspicion.refusals >= SUSPICIOUS_REFUSALS
-
     def broke(self, reason: str) -> bool:
         """Note that the destination takes nothing from us; True if that is news."""
         is_news = self.open_for != reason
         self.open_for = reason
         return is_news
 
-    def refused(self, spans: int) -> bool:
-        """Note that a batch of so many spans was refused; True if no span can be blamed for it."""
+    def refused(self, suspicion: Suspicion, spans: int) -> Blame:
+        """Note that a batch of so many spans was refused for some span in it; return who it was."""
         self._refusals += 1
         self._largest = max(self._largest, spans)
-        if self.open_for is not None or (spans == 1 and not self.stores):
-            return True
-        return self._refusals > REFUSALS_MAX + 4 * math.log2(self._largest)
+        if self.open_for is None and self._refusals <= self._refusals_max:
+            if spans > 1 or 0 <= suspicion.stores < self.stores:
+                blame = Blame.SPANS
+            else:
+                blame = Blame.UNKNOWN
+        else:
+            blame = Blame.DESTINATION
+        return blame
+
+    def turned_away(self, suspicion: Suspicion) -> Blame:
+        """Note that a batch was refused as if nothing were taken from us; return who it was."""
+        if 0 <= suspicion.stores < self.stores:
+            suspicion.refusals += 1
+        suspicion.stores = self.stores
+        is_to_blame = suspicion.refusals >= SUSPICIOUS_REFUSALS
+        return Blame.SPANS if is_to_blame else Blame.DESTINATION
+
+    @property
+    def _refusals_max(self) -> float:
+        return REFUSALS_MAX + 4 * math.log2(self._largest)

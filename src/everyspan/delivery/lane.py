@@ -29,7 +29,7 @@ from everyspan.clock import Clock
 from everyspan.config import Settings
 from everyspan.delivery.backlog import Backlog, Batch
 from everyspan.delivery.backoff import wait_s
-from everyspan.delivery.circuit import Circuit
+from everyspan.delivery.circuit import Blame, Circuit
 from everyspan.delivery.exporter import Exporter
 from everyspan.delivery.gate import Gate
 from everyspan.delivery.limiter import Limiter
@@ -355,6 +355,7 @@ class Lane:
         batch.attempts += 1
         self.account.requests += 1
         batch.number = self.account.requests
+        self._circuit.sent(batch.suspicion)
         self._in_flight[id(batch)] = batch
         return batch, None, AWAKE_S
 
@@ -398,12 +399,13 @@ class Lane:
                 attempts=batch.attempts,
             )
             part.number = batch.number
+            part.suspicion = batch.suspicion if len(records) == 1 else batch.suspicion.lessened()
             self._failed(part, failure, sent_s, now_s)
 
     def _failed(self, batch: Batch, error: ExportError, sent_s: float, now_s: float) -> None:
-        blames_no_span = self._blames_no_span(batch, error)
+        blame = self._blame(batch, error)
         is_trouble = isinstance(error, RetryableExportError) and error.is_trouble
-        if blames_no_span or (is_trouble and not self.exporter.is_foreign):
+        if blame is Blame.DESTINATION or (is_trouble and not self.exporter.is_foreign):
             self._pause(batch, error, sent_s, now_s)
         verdict = judge(
             batch,
@@ -412,7 +414,7 @@ class Lane:
             attempts_max=self._settings.max_retries,
             draw=random.random,
             refused_by_backend=not self.exporter.is_foreign,
-            blames_no_span=blames_no_span,
+            blame=blame,
         )
         for again in verdict.again:
             for needless in self._backlog.park(again):
@@ -422,18 +424,17 @@ class Lane:
         for record, reason in verdict.dropped:
             self._lose(record, reason, self.account.drop)
 
-    def _blames_no_span(self, batch: Batch, error: ExportError) -> bool:
-        """Tell whether the destination takes nothing at all, and open the circuit if so."""
-        if isinstance(error, BatchRefusedError):
-            if error.offenders or not self._circuit.refused(len(batch)):
-                return False
-        elif not isinstance(error, DestinationRefusedError) or self._circuit.blames(
-            batch.suspicion
-        ):
-            return False
-        if self._circuit.broke(error.reason):
+    def _blame(self, batch: Batch, error: ExportError) -> Blame:
+        """Return who is at fault, and open the circuit if the destination is."""
+        if isinstance(error, BatchRefusedError) and not error.offenders:
+            blame = self._circuit.refused(batch.suspicion, len(batch))
+        elif isinstance(error, DestinationRefusedError):
+            blame = self._circuit.turned_away(batch.suspicion)
+        else:
+            return Blame.SPANS
+        if blame is Blame.DESTINATION and self._circuit.broke(error.reason):
             self._gate.after.append(partial(self._say_refused, error.reason))
-        return True
+        return blame
 
     def _pause(self, batch: Batch, error: ExportError, sent_s: float, now_s: float) -> None:
         """Let nothing leave for a while."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from everyspan.delivery.backlog import Batch
 from everyspan.delivery.backoff import wait_s
+from everyspan.delivery.circuit import Blame
 from everyspan.errors import (
     BatchRefusedError,
     ExportError,
@@ -37,7 +38,7 @@ def judge(
     attempts_max: int | None,
     draw: Callable[[], float],
     refused_by_backend: bool,
-    blames_no_span: bool = False,
+    blame: Blame = Blame.SPANS,
 ) -> Verdict:
     """Return what to do with `batch`, whose last attempt (already counted) ended in `error`.
 
@@ -46,15 +47,15 @@ def judge(
         draw: Returns a number in [0, 1).
         refused_by_backend: False where the error is a processor's own. Where it is, or no answer
             came, nobody refused: what will not be sent again counts as dropped.
-        blames_no_span: The destination takes nothing at all (see `circuit`).
+        blame: Of a refusal, who is at fault (see `circuit`).
     """
     verdict = Verdict()
-    if blames_no_span or isinstance(error, RetryableExportError):
+    if blame is not Blame.SPANS or isinstance(error, RetryableExportError):
         if attempts_max is not None and batch.attempts >= attempts_max:
             verdict.dropped = [(record, error.reason) for record in batch.records]
         else:
             batch.reason = error.reason
-            batch.due_s = now_s + _pause_s(batch, error, draw)
+            batch.due_s = now_s + _pause_s(batch, error, blame, draw)
             verdict.again = [batch]
     elif isinstance(error, BatchRefusedError) and error.offenders and len(batch) > 1:
         records = batch.records
@@ -77,11 +78,13 @@ def judge(
     return verdict
 
 
-def _pause_s(batch: Batch, error: ExportError, draw: Callable[[], float]) -> float:
+def _pause_s(batch: Batch, error: ExportError, blame: Blame, draw: Callable[[], float]) -> float:
+    asked_s = error.retry_after_s if isinstance(error, RetryableExportError) else None
+    is_general = isinstance(error, RetryableExportError) and error.is_general
     # Trouble of the whole destination pauses the lane, which is all the waiting there is to do.
-    if isinstance(error, RetryableExportError) and not error.is_general:
-        return wait_s(batch.attempts, retry_after_s=error.retry_after_s, draw=draw)
-    return 0.0
+    if is_general or blame is Blame.DESTINATION:
+        return 0.0
+    return wait_s(batch.attempts, retry_after_s=asked_s, draw=draw)
 
 
 def _halves(batch: Batch, reason: str) -> list[Batch]:

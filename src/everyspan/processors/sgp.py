@@ -63,6 +63,9 @@ PROBE_PATH = "/v5/spans/search?limit=1"
 PROBE_BODY = b'{"trace_ids":["everyspan-doctor"]}'
 """A search (`sgp` §7) that finds nothing."""
 
+REPLY_BYTES_KEPT = 2 << 20
+"""An answer names the spans that were stored, with all that they hold: a batch and some."""
+
 ITEMS_MAX = 1000
 """`sgp:X2`."""
 
@@ -140,6 +143,7 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
                 "prefer": "return=minimal",
             },
             timeout_s=(settings or load_settings()).request_timeout_s,
+            reply_bytes_kept=REPLY_BYTES_KEPT,
         )
         stamps = {
             "__source__": "agentex",

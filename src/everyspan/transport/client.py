@@ -8,7 +8,7 @@ T2  An open connection refers to its loop, so the weak key alone never lets go (
     remedies: an async generator, started on the loop, closes the client when `asyncio.run`
     finalises generators; and adding a client evicts those of closed loops.
 T3  All clients share one SSLContext: a client costs 0.06 ms with it, 20 ms without.
-T4  A request, its answer included, takes at most `timeout_s`; 64 KiB of an answer are kept.
+T4  A request, its answer included, takes at most `timeout_s`; the beginning of an answer is kept.
 T5  The HTTP library, which logs a line at INFO for every request, logs none for ours (P4).
 """
 
@@ -41,6 +41,8 @@ KEEPALIVE_IDLE_S = 30.0
 """Below the usual 60 s of load balancers; chosen, not measured."""
 
 REPLY_BYTES_KEPT = 64 << 10
+"""Unless a processor asks for more."""
+
 REPLY_BYTES_MAX = 16 << 20
 """A reply is read this far, so that its connection can be used again; beyond, it is closed."""
 
@@ -62,10 +64,18 @@ logging.getLogger("httpx2").addFilter(_NotOurs())
 class HttpClients:
     """Requests to one base URL from any loop."""
 
-    def __init__(self, base_url: str, *, headers: Mapping[str, str], timeout_s: float) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        reply_bytes_kept: int = REPLY_BYTES_KEPT,
+    ) -> None:
         self._base_url = base_url.rstrip("/")
         self._headers = {**headers, "accept-encoding": "identity"}
         self._timeout_s = timeout_s
+        self._reply_bytes_kept = reply_bytes_kept
         self._clients: WeakKeyDictionary[_Loop, httpx2.AsyncClient] = WeakKeyDictionary()
         self._closers: WeakKeyDictionary[_Loop, AsyncGenerator[None]] = WeakKeyDictionary()
         self._ports: set[Any] = set()
@@ -166,8 +176,8 @@ class HttpClients:
             size = 0
             async for chunk in response.aiter_raw():
                 size += len(chunk)
-                if len(kept) < REPLY_BYTES_KEPT:
-                    kept += chunk[: REPLY_BYTES_KEPT - len(kept)]
+                if len(kept) < self._reply_bytes_kept:
+                    kept += chunk[: self._reply_bytes_kept - len(kept)]
                 if size > REPLY_BYTES_MAX:
                     break
             return Reply(response.status_code, dict(response.headers), bytes(kept))

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer; `body` is its first 64 KiB, header names are lower case."""
+    """An HTTP answer; `body` is as much of it as is kept, header names are lower case."""
 
     status: int
     headers: Mapping[str, str]
