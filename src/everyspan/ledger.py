@@ -54,6 +54,19 @@ class Account:
         """Count spans the backend refused."""
         self.rejected[reason] = self.rejected.get(reason, 0) + spans
 
+    def absorb(self, other: Account) -> None:
+        """Count as well what another has counted, which counts no more."""
+        self.accepted += other.accepted
+        self.adopted += other.adopted
+        self.delivered += other.delivered
+        self.lost_starts += other.lost_starts
+        self.requests += other.requests
+        self.start_writes += other.start_writes
+        for reason, spans in other.dropped.items():
+            self.drop(reason, spans)
+        for reason, spans in other.rejected.items():
+            self.reject(reason, spans)
+
     def snapshot(
         self,
         *,
@@ -160,6 +173,9 @@ class Stats:
     that are not recorded, by `sample` or because whoever called us decided so. `untraced_spans`
     ended that destinations had opened while they exported. `bytes_held` is what all spans that are
     held are charged against `byte_budget`.
+
+    Processors of one's own that were not registered, as those of an `AsyncTrace`, are told apart as
+    long as there are few; of many, those with nothing to do are summed up as `others`.
     """
 
     destinations: tuple[DestinationStats, ...] = ()

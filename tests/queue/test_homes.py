@@ -7,8 +7,10 @@ import gc
 import logging
 import random
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from time import monotonic
 
 import pytest
 
@@ -21,11 +23,12 @@ from everyspan.processors.base import AsyncTracingProcessor, SyncTracingProcesso
 from everyspan.processors.memory import InMemoryTracingProcessor
 from everyspan.queue import exits
 from everyspan.queue.exporter_home import exporter_home
+from everyspan.queue.intake import LANES_MAX
 from everyspan.queue.span_queue import AsyncSpanQueue
 from everyspan.testing import FaultServer, faults
 from everyspan.testing.exchange import Request
 from everyspan.testing.faults import Answer
-from tests.records import make_span
+from tests.records import make_record, make_span
 from tests.waiting import wait_until
 
 
@@ -50,6 +53,66 @@ def run_to_the_end(loop: asyncio.AbstractEventLoop, main: Callable[[], object]) 
 
 async def _call(main: Callable[[], object]) -> None:
     main()
+
+
+def deliver(queue: AsyncSpanQueue, recorder: Recorder) -> None:
+    """Record a span with this processor alone, and see it there."""
+    ended = len(recorder.ended) + 1
+    queue.enqueue("end", make_span(), [recorder])
+    wait_until(lambda: len(recorder.ended) == ended)
+    lane = queue._intake.lane(recorder)
+    wait_until(lambda: lane.is_idle)
+
+
+def threads_of(recorder: type[Recorder]) -> int:
+    """How many threads such processors have."""
+    return sum(f"everyspan-{recorder.__name__}" in t.name for t in threading.enumerate())
+
+
+def test_a_processor_for_each_request_costs_no_thread_for_each() -> None:
+    """P4, P1: those with nothing to do are let go of, and the books are kept in sum."""
+
+    class OfARequest(Recorder):
+        pass
+
+    queue, registered = AsyncSpanQueue(own_homes=True, linger_ms=0), Recorder()
+    stays = queue.lane(registered)
+    deliver(queue, registered)
+    last = OfARequest()
+    gone = weakref.ref(last)
+    deliver(queue, last)
+    open_span, open_in = make_span(end_ns=None), OfARequest()
+    queue.enqueue("start", open_span, [open_in])
+    requests = 3 * LANES_MAX
+    for _ in range(requests - 1):
+        deliver(queue, last := OfARequest())
+    assert len(queue._intake.lanes) <= LANES_MAX + 1
+    wait_until(lambda: threads_of(OfARequest) <= LANES_MAX + 1)
+    wait_until(lambda: gc.collect() is not None and gone() is None)
+    queue.enqueue("end", open_span, [open_in])
+    wait_until(lambda: open_in.ended == [open_span.id])
+    assert queue.lane(registered) is stays
+    assert queue.flush_sync(10)
+    stats = queue.stats()
+    assert (stats.residual, stats.destinations[-1].name) == (0, "others")
+    assert sum(d.accepted for d in stats.destinations) == requests + 2
+    assert sum(d.delivered for d in stats.destinations) == requests + 2
+    assert queue.shutdown_sync(10)
+
+
+def test_a_lane_that_is_let_go_of_as_a_span_is_on_its_way_to_it_comes_back() -> None:
+    """P1: another thread had looked it up already."""
+    queue, recorder = AsyncSpanQueue(own_homes=True, linger_ms=0), Recorder()
+    deliver(queue, recorder)
+    lane = queue._intake.lane(recorder)
+    with queue._gate:
+        queue._intake._let_go_of_idle()
+    assert queue._intake.lanes == {}
+    queue.offer(make_record("late", offered_s=monotonic()), (lane,))
+    wait_until(lambda: recorder.ended[1:] == ["late"])
+    assert queue.flush_sync(10)
+    assert (queue.stats().residual, len(queue._intake.lanes)) == (0, 1)
+    assert queue.shutdown_sync(10)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

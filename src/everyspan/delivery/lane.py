@@ -94,6 +94,8 @@ class Lane:
         self.account = Account(name)
         self.wants_starts = exporter.wants_every_start or start_delay_s is not None
         self.home: Home | None = None
+        self.stays = False
+        self.is_let_go = False
         self.hurries = 0
         self.hurry_seq = 0
         self.heard_of: Mapping[str, int] = {}
@@ -236,6 +238,21 @@ class Lane:
             # On a loop that stopped for good they are collected unfinished. That is expected,
             # and asyncio would print it into the agent's log.
             task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+    def let_go(self) -> Account:
+        """Leave the present home with nothing held, and give the books away; may come back.
+
+        A user's processor is not shut down: it is perhaps not done with.
+        """
+        if self.home is not None:
+            closes = not self.exporter.is_foreign
+            stop = partial(self.home.call, self._stop_here, self.home.loop, closes)
+            self._gate.after.append(stop)
+        self.detach()
+        self.is_let_go = True
+        account, self.account = self.account, Account(self.account.name)
+        self.heard_of = {}
+        return account
 
     def attach(self, home: Home) -> int:
         """Make `home` the place where this lane runs; returns what `start` needs."""

@@ -4,7 +4,9 @@ I1  The inbox takes spans without the gate; whoever comes through the gate next 
     in the order it came (`docs/decisions/003`).
 I2  At most `max_size` spans wait for a destination and at most `byte_budget` bytes for all (P4),
     of which each destination has an equal share: one that hangs takes no room from the others (P5).
-I3  A span that no lane has claimed shows as a residual (P1).
+I3  Of lanes that nobody registered those with nothing to do are let go of beyond `LANES_MAX`: an
+    agent may make a processor for each request (P4). Their books are kept in sum.
+I4  A span that no lane has claimed shows as a residual (P1).
 
 Knows nothing of loops and threads: a lane without a home is told to whoever finds homes.
 """
@@ -22,7 +24,7 @@ from everyspan.delivery.exporter import Exporter
 from everyspan.delivery.gate import Gate
 from everyspan.delivery.lane import Lane
 from everyspan.home import Home
-from everyspan.ledger import Stats
+from everyspan.ledger import Account, Stats
 from everyspan.metrics.recorder import recorder
 from everyspan.model.mask import Masker
 from everyspan.model.record import Part, SpanRecord
@@ -37,6 +39,12 @@ QUEUE_FULL = "queue full"
 OUT_OF_BYTES = "byte budget"
 SHUTDOWN = "shutdown"
 DEFECT = "defect of everyspan"
+
+LANES_MAX = 64
+"""A lane may hold a thread, a loop and the user's processor; chosen, not measured."""
+
+OTHERS = "others"
+"""In the books: the processors that were let go of."""
 
 
 class LeftOut:
@@ -53,6 +61,7 @@ class Intake:
     Args:
         homeless: Called after the gate for a lane that holds something and runs nowhere.
         orphaned: Called for a lane whose home is gone.
+        let_go: Called after the gate for a lane that was let go of.
         masker: See `Lane`.
     """
 
@@ -63,6 +72,7 @@ class Intake:
         clock: Clock,
         homeless: Callable[[Lane], object],
         orphaned: Callable[[Lane, Home], None],
+        let_go: Callable[[Lane], object],
         masker: Callable[[], Masker | None],
     ) -> None:
         self.gate = Gate()
@@ -76,10 +86,12 @@ class Intake:
         self._clock = clock
         self._homeless = homeless
         self._orphaned = orphaned
+        self._let_go = let_go
         self._masker = masker
         self._left_out = {SAMPLED_OUT: 0, UNTRACED: 0}
         self._parts = Parts()
-        self._processors: dict[int, object] = {}
+        self.others = Account(OTHERS)
+        self._sweep_at = LANES_MAX
         # Ended spans, once for each lane that was to take them.
         self._handed_over = 0
         self._snapshot = Stats()
@@ -98,9 +110,10 @@ class Intake:
         try:
             lane = self.lanes.get(key)
             if lane is None:
+                if entered and len(self.lanes) >= self._sweep_at:
+                    self._let_go_of_idle()
+                # It keeps the processor, whose address so stays its own.
                 lane = self._new_lane(processor)
-                # `processor` is kept too, so that its address stays its own.
-                self._processors[key] = processor
                 # A new dict: whoever is inside may be going through the old one.
                 self.lanes = {**self.lanes, key: lane}
             return lane
@@ -114,15 +127,17 @@ class Intake:
             return self._snapshot
         try:
             self.take_in()
+            books = [lane.snapshot() for lane in self.lanes.values()]
+            if self.others.accepted:
+                books.append(self.others.snapshot(queued=0, in_flight=0))
             self._snapshot = Stats(
-                destinations=tuple(lane.snapshot() for lane in self.lanes.values()),
+                destinations=tuple(books),
                 open_spans=self._parts.open_spans,
                 forgotten_spans=self._parts.forgotten,
                 sampled_out_spans=self._left_out[SAMPLED_OUT],
                 untraced_spans=self._left_out[UNTRACED],
                 bytes_held=self.bytes_held,
-                unclaimed_spans=self._handed_over
-                - sum(lane.account.accepted for lane in self.lanes.values()),
+                unclaimed_spans=self._handed_over - sum(book.accepted for book in books),
             )
             return self._snapshot
         finally:
@@ -197,6 +212,28 @@ class Intake:
             else:
                 lane.refuse_start(OUT_OF_BYTES)
 
+    def _let_go_of_idle(self) -> None:
+        self.take_in()
+        # Whoever got the START of a span gets its END on the same loop.
+        busy = {lane for _, _, lanes in self._parts.still_open() for lane in lanes}
+        kept = {}
+        for key, lane in self.lanes.items():
+            # Without a home its first span has not come yet.
+            is_needed = lane.stays or lane.hurries or lane.home is None or lane in busy
+            if is_needed or not lane.is_idle:
+                kept[key] = lane
+            else:
+                self.others.absorb(lane.let_go())
+                self.gate.after.append(partial(self._let_go, lane))
+        self.lanes = kept
+        self._sweep_at = max(LANES_MAX, 2 * len(kept))
+
+    def _take_back(self, lane: Lane) -> None:
+        """Have a lane again that was let go of while somebody was about to hand it a span."""
+        lane.is_let_go = False
+        # Its processor may have another by now.
+        self.lanes = {**self.lanes, id(lane): lane}
+
     def _take_start(self, record: SpanRecord) -> None:
         record.part = self._parts.part_of(record.id)
         self.seq += 1
@@ -205,6 +242,8 @@ class Intake:
         for lane in record.lanes:
             if not lane.wants_starts:
                 continue
+            if lane.is_let_go:
+                self._take_back(lane)
             if self.is_stopped:
                 lane.refuse_start(SHUTDOWN)
             elif settings.max_size and lane.waiting >= settings.max_size:
@@ -224,6 +263,8 @@ class Intake:
         elif self.is_stopped:
             refusal = SHUTDOWN
         for lane in record.lanes:
+            if lane.is_let_go:
+                self._take_back(lane)
             if refusal is not None:
                 lane.refuse(record, refusal)
             elif settings.max_size and lane.waiting >= settings.max_size:

@@ -102,6 +102,7 @@ class AsyncSpanQueue:
             clock=self._clock,
             homeless=self._settle_home,
             orphaned=self._move,
+            let_go=self._end_home,
             masker=self._masker,
         )
         self._gate = intake.gate
@@ -134,7 +135,7 @@ class AsyncSpanQueue:
         )
         if self._user_home is None and not self._own_homes and not self._intake.lanes:
             self._adopt_running_loop()
-        lanes = tuple([self.lane(processor) for processor in processors])
+        lanes = tuple([self._intake.lane(processor) for processor in processors])
         if is_end:
             self.offer(record, lanes, span)
         else:
@@ -189,8 +190,10 @@ class AsyncSpanQueue:
             self._intake.take_in_here()
 
     def lane(self, processor: Processor | Exporter) -> Lane:
-        """Return the lane of a processor, made at the first call for it."""
-        return self._intake.lane(processor)
+        """Return the lane of a processor, made at the first call for it, for as long as we last."""
+        lane = self._intake.lane(processor)
+        lane.stays = True
+        return lane
 
     # -- looking
 
@@ -198,7 +201,8 @@ class AsyncSpanQueue:
     def dropped_spans(self) -> int:
         """Span events given up or refused, as the original counts them (`trace:Q28`)."""
         lost = sum(d.dropped_total + d.rejected_total for d in self.stats().destinations)
-        return lost + sum(lane.account.lost_starts for lane in [*self._intake.lanes.values()])
+        accounts = [self._intake.others, *(lane.account for lane in [*self._intake.lanes.values()])]
+        return lost + sum(account.lost_starts for account in accounts)
 
     @property
     def depth(self) -> int:
@@ -451,7 +455,13 @@ class AsyncSpanQueue:
         with self._gate:
             self._is_over = True
         exits.unregister(self)
-        for home in [*self._homes.values()]:
+        for lane in [*self._homes]:
+            self._end_home(lane)
+
+    def _end_home(self, lane: Lane) -> None:
+        with self._homes_lock:
+            home = self._homes.pop(lane, None)
+        if home is not None:
             home.call(home.loop.call_later, CLOSE_S, home.loop.stop)
 
     def _wait_sync(self, timeout: float, *, stop: bool) -> FlushResult:
