@@ -287,3 +287,32 @@ for _ in range(3):
 """)
     assert done.returncode == 0, done.stderr
     assert took_s < GRACE_S + SLACK_S
+
+
+@pytest.mark.parametrize("stderr", ["None", "Raising()"])
+def test_without_a_usable_stderr_the_process_ends_all_the_same(server: str, stderr: str) -> None:
+    """P2, P5: nobody is told to start a server, stdout stays the agent's, other spans arrive."""
+    script = f"""
+import sys
+import everyspan
+
+class Raising:
+    def write(self, *_):
+        raise OSError
+    def flush(self):
+        pass
+
+everyspan.configure("http://127.0.0.1:9")
+with everyspan.span("nowhere"):
+    pass
+other = everyspan.AsyncSpanQueue(linger_ms=60_000)
+config = everyspan.SGPTracingProcessorConfig("local", "local", {server!r})
+trace = everyspan.AsyncTracer().trace("no-stderr-{stderr}", span_queue=other)
+trace._processors = [everyspan.SGPAsyncTracingProcessor(config)]
+with trace.span("there"):
+    pass
+sys.stderr = {stderr}
+"""
+    done = run(script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert stored(server, f"no-stderr-{stderr}") == ["there"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -191,6 +192,24 @@ def test_whatever_a_mask_raises_on_a_thread_of_ours_redacts(error: type[BaseExce
     assert record.is_masked
     assert record.input == json.dumps(REDACTED_FIELD).encode()
     assert {type(caught) for caught in raised} == {error}
+
+
+@pytest.mark.parametrize("key", ["x" * 300 + "_api_key", "-".join("connectionstring")])
+def test_a_long_key_is_looked_at_from_its_end(key: str) -> None:
+    """P9: whatever stands before."""
+    assert shown({key: CANARY}) == {key: REDACTED}
+
+
+def test_long_keys_are_not_kept() -> None:
+    """P4: a mapping from documents to their scores, again and again."""
+    size = 1 << 16
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            masked(True, input={"x" * size + str(number): 1})
+        assert tracemalloc.get_traced_memory()[0] < 20 * size
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_key_that_is_a_credential_goes_too() -> None:

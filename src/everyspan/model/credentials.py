@@ -16,6 +16,9 @@ _SECRET_KEYS = (
     *("refreshtoken", "authtoken", "idtoken", "privatekey", "clientsecret", "authorization"),
     *("cookie", "setcookie", "credential", "credentials", "connectionstring"),
 )
+KEY_LENGTH_KEPT = 64
+"""Characters; the longest name of a credential, separated letter by letter, has fewer."""
+
 _SEPARATORS = str.maketrans("", "", "-_")
 
 _BEARER = re.compile(r"((?i:bearer)\s+)[A-Za-z0-9._~+/=-]{8,}")
@@ -55,7 +58,7 @@ def redact(value: Any) -> Any:
         for key, inner in pairs:
             kind = type(inner)
             if is_object:
-                if _is_credential(key):
+                if _redact_key(key) != key:
                     renamed.append(key)
                 if _is_secret_key(key) and not (inner is None or kind is bool or inner == REDACTED):
                     # Only the value changes: the loop may go on.
@@ -70,7 +73,7 @@ def redact(value: Any) -> Any:
             elif kind is dict or kind is list:
                 containers.append(inner)
         for key in renamed:
-            container[_redact_text(key)] = container.pop(key)
+            container[_redact_key(key)] = container.pop(key)
             is_changed = True
     return value if is_changed else NOTHING_FOUND
 
@@ -109,14 +112,21 @@ def _redact_members(text: str) -> str:
     return "".join(kept) + text[at:] if kept else text
 
 
-# An agent uses few different keys; the cache is bounded, since a hostile one does not.
+# An agent uses few different keys. A hostile one does not, or uses long ones: the caches are
+# bounded in both ways, since what they hold is charged to nobody.
+
+
+def _is_secret_key(key: str) -> bool:
+    return _ends_like_a_secret(key[-KEY_LENGTH_KEPT:])
+
+
+def _redact_key(key: str) -> str:
+    return _redact_short(key) if len(key) <= KEY_LENGTH_KEPT else _redact_text(key)
 
 
 @functools.lru_cache(maxsize=1024)
-def _is_secret_key(key: str) -> bool:
+def _ends_like_a_secret(key: str) -> bool:
     return key.casefold().translate(_SEPARATORS).endswith(_SECRET_KEYS)
 
 
-@functools.lru_cache(maxsize=1024)
-def _is_credential(key: str) -> bool:
-    return _redact_text(key) != key
+_redact_short = functools.lru_cache(maxsize=1024)(_redact_text)

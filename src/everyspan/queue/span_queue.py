@@ -16,6 +16,7 @@ processors may hold things bound to it; else, and once that loop is gone, on the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import threading
@@ -544,7 +545,7 @@ class AsyncSpanQueue:
         for hint in hints:
             # The one line that everyspan prints by itself: nobody set a destination, so nobody
             # looks for a log of it.
-            print(hint, file=sys.stderr)
+            _tell(hint)
         self._leave_until_s = self._clock.monotonic()
         return True
 
@@ -595,6 +596,14 @@ class AsyncSpanQueue:
             record.part = part
             with self._gate:
                 self._intake.take_abandoned(record, lanes)
+
+
+def _tell(hint: str) -> None:
+    # A daemon may have none, and what prints to None prints to stdout.
+    if sys.stderr is not None:
+        with contextlib.suppress(Exception):
+            # Closed, or the agent's own: other queues have spans to deliver as well.
+            print(hint, file=sys.stderr)
 
 
 def _limits(settings: Settings) -> Limits | None:
