@@ -19,10 +19,13 @@ for helper in HERE.rglob("*.py"):
 
 # A deadline, and being too slow, measure the machine's other work, not ours. Under CI hypothesis
 # has its own profile, which forgoes both as well and is seeded.
+patient = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("everyspan", patient)
+# For further Pythons: scripts/test-on.
+hypothesis.settings.register_profile("brief", patient, derandomize=True, max_examples=20)
 if "CI" not in os.environ:
-    hypothesis.settings.register_profile(
-        "everyspan", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-    )
     hypothesis.settings.load_profile("everyspan")
 
 
