@@ -316,3 +316,19 @@ sys.stderr = {stderr}
     done = run(script)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert stored(server, f"no-stderr-{stderr}") == ["there"]
+
+
+def test_nothing_is_loaded_while_spans_are_sent(server: str) -> None:
+    """P3: a child that is forked while a thread loads a module waits for that module for ever."""
+    script = f"""
+import sys
+import everyspan
+config = everyspan.SGPTracingProcessorConfig("local", "local", {server!r})
+everyspan.configure(config, linger_ms=60_000)
+with everyspan.span("first"):
+    pass
+before = {{*sys.modules}}
+assert everyspan.flush(20)
+assert {{*sys.modules}} == before, {{*sys.modules}} - before
+"""
+    assert_clean(run(script))

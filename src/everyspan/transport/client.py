@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import logging
 import socket
 import ssl
@@ -30,6 +31,11 @@ from everyspan.errors import RetryableExportError
 from everyspan.transport import outcomes
 from everyspan.transport.outcomes import Outcome
 from everyspan.transport.reply import Reply
+
+# The HTTP library loads these at its first request, on the exporter's thread. A process that is
+# forked meanwhile would wait for ever, at its own first request, for a thread that it has not.
+for _name in ("httpcore2", "h11", "truststore", "sniffio", "anyio._backends._asyncio"):
+    importlib.import_module(_name)
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
