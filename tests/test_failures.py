@@ -147,7 +147,10 @@ def test_a_new_key_resumes_without_a_restart() -> None:
         assert len(backend.rows) == 1
 
 
-@pytest.mark.parametrize("given", [RuntimeError("s3cret"), None, 5, "two\nlines"])
+@pytest.mark.parametrize(
+    "given",
+    [RuntimeError("s3cret"), SystemExit("s3cret"), KeyboardInterrupt(), None, 5, "two\nlines"],
+)
 def test_a_key_that_cannot_be_had_keeps_the_spans(
     given: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -155,7 +158,7 @@ def test_a_key_that_cannot_be_had_keeps_the_spans(
     key = given
 
     def ask() -> str:
-        if isinstance(key, Exception):
+        if isinstance(key, BaseException):
             raise key
         return key  # type: ignore[no-any-return]
 

@@ -18,6 +18,7 @@ import msgspec
 
 from everyspan.config import Settings, check_address, load_environment, load_settings
 from everyspan.delivery.backlog import Batch
+from everyspan.delivery.lane import is_from_outside
 from everyspan.errors import (
     BatchRefusedError,
     BatchTooLargeError,
@@ -235,8 +236,11 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
         try:
             key = self._api_key()
             check_credential(key, "what the function sgp_api_key returns")
-        except Exception as error:
-            # The user's function: as if the backend refused the key, so that the spans wait.
+        except BaseException as error:
+            if is_from_outside(error):
+                raise
+            # The user's function, or the command that it runs: as if the backend refused the key,
+            # so that the spans wait.
             raise DestinationRefusedError(
                 f"sgp_api_key raised {type(error).__name__}", reason="no key"
             ) from None
