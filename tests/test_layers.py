@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("log", ABOVE),
     ("config", ABOVE),
     ("model", ABOVE),
+    ("obs", ABOVE),
     ("home", ABOVE),
     ("ledger", ABOVE),
     ("metrics", ABOVE),

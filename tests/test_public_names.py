@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -40,6 +42,7 @@ def test_the_type_checker_sees_what_loads() -> None:
         for node in block.body
         if isinstance(node, ast.ImportFrom)
     }
+    assert seen.pop("everyspan") == everyspan._SUBMODULES
     assert seen == everyspan._HOMES
 
 
@@ -69,3 +72,13 @@ def test_every_public_name_is_used_where_types_are_checked() -> None:
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "everyspan"
     }
     assert [name for name in everyspan.__all__ if name not in used] == []
+
+
+def test_submodules_of_users_need_no_import_of_their_own() -> None:
+    """P10: they come when they are named."""
+    program = (
+        "import sys, everyspan\n"
+        "assert not {'everyspan.adk', 'everyspan.testing'} & {*sys.modules}\n"
+        "everyspan.testing.capture, everyspan.adk.tracing"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

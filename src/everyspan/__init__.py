@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from everyspan import adk, testing  # noqa: F401 - `__all__` would load them
     from everyspan.context import carry, current_span, extract, inject, use_span
     from everyspan.errors import EverySpanError, ExportError, SettingsError
     from everyspan.jobs import job
@@ -158,7 +159,13 @@ __all__ = [
 ]
 
 
+# Whoever says `import everyspan` may say `everyspan.testing.capture()`.
+_SUBMODULES = ("adk", "testing")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"everyspan.{name}")
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module 'everyspan' has no attribute {name!r}")

@@ -246,6 +246,12 @@ VARIABLES: tuple[Variable | Switch, ...] = (
     Variable("agent_name", "AGENT_NAME", "stamped on spans as `__agent_name__`"),
     Variable("agent_id", "AGENT_ID", "stamped on spans as `__agent_id__`"),
     Variable("acp_type", "ACP_TYPE", "stamped on spans as `__acp_type__`; `async` if unset"),
+    Variable(
+        "obs_mode",
+        "SGP_OBS_MODE",
+        "whose ids a span carries as `obs_trace_id` and `obs_span_id`: `dd_only`, if unset, those "
+        "of ddtrace; `lgtm` those of OpenTelemetry; `dual` the latter's, else the former's",
+    ),
     Variable("no_color", "NO_COLOR", "any text: spans on a terminal have no colours"),
     Variable("term", "TERM", "`dumb`: the same"),
     Switch(
@@ -347,6 +353,7 @@ class Environment:
     agent_name: str | None
     agent_id: str | None
     acp_type: str | None
+    obs_mode: str | None
     no_color: str | None
     term: str | None
     disabled: bool

@@ -23,6 +23,7 @@ from everyspan.ledger import FlushResult, Stats
 from everyspan.log import complain
 from everyspan.metrics.recorder import recorder
 from everyspan.model.mask import Mask, Masker, put_in_force
+from everyspan.obs import DEFAULT_MODE
 from everyspan.processors.base import (
     AsyncTracingProcessor,
     Processor,
@@ -60,6 +61,7 @@ class Pipeline:
             None if mask is None or mask is False else Masker(mask, failed=_note_failed_mask)
         )
         self.sample = self.settings.sample
+        self.obs_mode = load_environment().obs_mode or DEFAULT_MODE
         self.processors = tuple(processors)
         self.queue = AsyncSpanQueue(
             settings=self.settings, own_homes=True, masker=lambda: self.masker

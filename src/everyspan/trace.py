@@ -22,6 +22,7 @@ from everyspan.errors import SettingsError
 from everyspan.log import complain
 from everyspan.model.freeze import freeze
 from everyspan.model.span import Span, SpanEventType
+from everyspan.obs import note_surroundings
 from everyspan.processors.base import Processor
 from everyspan.queue.span_queue import AsyncSpanQueue
 from everyspan.tracer import begin, check_text, end, set_end_time, span
@@ -126,6 +127,7 @@ class _Spans:
         if self._processors is None and self._span_queue is None:
             begin(opened)
         else:
+            note_surroundings(opened, pipeline.current().obs_mode)
             self._enqueue(SpanEventType.START, opened)
         return opened
 

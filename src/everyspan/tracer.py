@@ -29,6 +29,7 @@ from everyspan.model.sampling import is_chosen
 from everyspan.model.span import Span
 from everyspan.model.span_error import set_span_error
 from everyspan.model.w3c import RemoteParent
+from everyspan.obs import note_surroundings
 from everyspan.queue.intake import SAMPLED_OUT, UNTRACED
 from everyspan.untraced import is_exporting
 
@@ -193,6 +194,8 @@ def begin(opened: Span) -> None:
                 return
             if pipe.sample is not None and not _is_sampled(opened, pipe.sample):
                 return
+            if "opentelemetry.trace" in sys.modules or "ddtrace" in sys.modules:
+                note_surroundings(opened, pipe.obs_mode)
             record = None
             if pipe.wants_starts:
                 record = snapshot_span(

@@ -61,8 +61,8 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
     (type, message, category) of a failed span. `ordinal` counts the ends of its part from 1;
     `closes` marks the END that closed the part. `revision` grows with every version of a span.
     `is_lost` marks one without payloads, only to be counted; `is_masked` one that holds no secret
-    any more. `span` is what it is a version of, and
-    `lanes` who is to carry it, until the queue took it in.
+    any more. `obs` are the ids of the observability span that was active around it. `span` is what
+    it is a version of, and `lanes` who is to carry it, until the queue took it in.
     """
 
     is_end: bool
@@ -91,6 +91,7 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
     lanes: Any = ()
     is_lost: bool = False
     is_masked: bool = False
+    obs: tuple[str, str] | None = None
     seq: int = 0
     holders: int = 0
 
@@ -206,7 +207,7 @@ def snapshot_span(
             error = _error(dict.get(data, SPAN_ERROR_KEY))
         data = freeze(data) if limits is None else freeze(data, bytes_max=limits.data)
         size += len(data)
-    return SpanRecord(
+    record = SpanRecord(
         is_end,
         span.id,
         span.trace_id,
@@ -226,6 +227,9 @@ def snapshot_span(
         offered_s,
         1 if is_end else 0,
     )
+    if span._obs is not None:
+        record.obs = span._obs
+    return record
 
 
 def lost_span(span: Span, *, offered_s: float) -> SpanRecord:

@@ -117,13 +117,14 @@ class Span(msgspec.Struct, kw_only=True, weakref=True, eq=False):
     status: str = SpanStatus.SUCCESS
     # Set while it is recorded: its place in the trace once it has ended, who is to carry it (None:
     # nobody, since an export opened it), its input frozen at start beside what was frozen, the
-    # parent in another process above it, whose flags and `tracestate` travel on, and whether its
-    # trace is recorded (None: nobody asked).
+    # parent in another process above it, whose flags and `tracestate` travel on, whether its trace
+    # is recorded (None: nobody asked), and the ids of the observability span around it.
     _ended: Any = None
     _lanes: Any = ()
     _frozen_input: Any = None
     _remote: Any = None
     _is_sampled: bool | None = None
+    _obs: Any = None
 
     # The original's names of the times, for the constructor; afterwards they are computed.
     start_time: datetime = None  # type: ignore[assignment]

@@ -272,6 +272,7 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
             None if record.end_ns is None else timestamp(record.end_ns),
             record.parent_id,
             record.group_id,
+            *(record.obs or ()),
         )
 
     def _metadata(self, record: SpanRecord) -> bytes:
@@ -314,6 +315,8 @@ class _Item(msgspec.Struct, omit_defaults=True):
     end_timestamp: str | None = None
     parent_id: Any = None
     group_id: Any = None
+    obs_trace_id: str | None = None
+    obs_span_id: str | None = None
 
     def repair(self) -> None:
         """Make text of what is none, and valid UTF-8 of what is not."""
