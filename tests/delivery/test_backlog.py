@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -37,11 +37,11 @@ def test_a_lone_span_leaves_after_the_linger_and_not_before() -> None:
     backlog = make_backlog()
     backlog.add_end(end("a", 5.0))
     assert backlog.take(5.099) is None
-    assert backlog.due_in_s(5.0) == 5.1 - 5.0
+    assert backlog.due_s(5.0) == 5.1
     batch = backlog.take(5.1)
     assert batch is not None
     assert ids(batch.ends) == ["a"]
-    assert backlog.due_in_s(5.1) is None
+    assert backlog.due_s(5.1) is None
 
 
 def test_staggered_spans_leave_together_in_order() -> None:
@@ -88,7 +88,7 @@ def test_hurry_ends_the_linger() -> None:
     """trace:D11: a flush or shutdown does not sit out the linger."""
     backlog = make_backlog(linger_s=60.0)
     backlog.add_end(end("a"))
-    assert backlog.due_in_s(0.0, hurry=True) == 0.0
+    assert backlog.due_s(0.0, hurry=True) == 0.0
     assert [ids(batch.ends) for batch in take_all_due(backlog, 0.0, hurry=True)] == [["a"]]
 
 
@@ -183,7 +183,7 @@ def test_an_end_that_was_held_is_due_by_its_own_age() -> None:
     backlog.add_end(end("a", 1.0))
     backlog.add_end(end("b", 1.05))
     backlog.settle(sent.starts)
-    assert backlog.due_in_s(1.06) == 1.1 - 1.06
+    assert backlog.due_s(1.06) == 1.1
     assert backlog.take(1.1) is not None
 
 
@@ -209,7 +209,7 @@ def test_a_start_is_written_only_if_its_span_is_still_open() -> None:
     backlog.add_start(long)
     assert backlog.is_empty
     assert backlog.take(0.9) is None
-    assert backlog.due_in_s(0.0) == 1.0
+    assert backlog.due_s(0.0) == 1.0
     assert backlog.add_end(end("short", 0.5)) == [short]
     assert [ids(b.records) for b in take_all_due(backlog, 0.9)] == [["short"]]
     assert [ids(b.starts) for b in take_all_due(backlog, 1.0)] == [["long"]]
@@ -286,11 +286,23 @@ def test_spans_beyond_their_age_are_given_up_wherever_they_wait() -> None:
     assert sorted(ids(backlog.take_all())) == ["new", "parked new"]
 
 
+@given(offered_s=st.floats(0, 1e6), age_s=st.floats(0.001, 1e3), share=st.floats(0, 1))
+def test_at_the_moment_named_something_is_too_old(
+    offered_s: float, age_s: float, share: float
+) -> None:
+    """P4: were it a rounding later, a lane would look again and again at one moment."""
+    backlog = make_backlog(max_age_s=age_s)
+    backlog.park(Batch([], [end("a", offered_s)], due_s=float("inf")))
+    due_s = backlog.due_s(offered_s + age_s * share)
+    assert due_s is not None
+    assert ids(record for record, _ in backlog.take_expired(due_s)) == ["a"]
+
+
 def test_the_next_due_moment_counts_age_too() -> None:
     """P4: a batch parked for an hour does not outlive `max_age_s` unseen."""
     backlog = make_backlog(max_age_s=10.0)
     backlog.park(Batch([], [end("a", 3.0)], due_s=3600.0))
-    assert backlog.due_in_s(5.0) == 8.0
+    assert backlog.due_s(5.0) == 13.0
 
 
 def test_reasons_tell_why_spans_are_still_here() -> None:
@@ -439,14 +451,14 @@ class BacklogMachine(RuleBasedStateMachine):
 
     @rule(hurry=st.booleans())
     def take(self, hurry: bool) -> None:
-        due_s = self.backlog.due_in_s(self.now_s, hurry=hurry)
+        due_s = self.backlog.due_s(self.now_s, hurry=hurry)
         batch = self.backlog.take(self.now_s, hurry=hurry)
         if batch is None:
             # Never "now" with nothing to take: the lane would spin. (Age is `take_expired`'s.)
             aged = [r for r in self.records.values() if r.offered_s + 3.0 <= self.now_s]
-            assert due_s is None or due_s > 0 or aged
+            assert due_s is None or due_s > self.now_s or aged
             return
-        assert due_s == 0.0
+        assert due_s == self.now_s
         assert 1 <= len(batch) <= 3
         assert len(batch) == 1 or sum(r.size_bytes for r in batch.records) <= 2500
         keys = {(r.trace_id, r.id) for r in batch.starts}
@@ -502,7 +514,7 @@ class BacklogMachine(RuleBasedStateMachine):
         self.leave(self.backlog.take_all())
         assert not +self.inside, "records were forgotten"
         assert self.backlog.is_empty
-        assert self.backlog.due_in_s(self.now_s) is None
+        assert self.backlog.due_s(self.now_s) is None
 
 
 class DelayedStartsMachine(BacklogMachine):

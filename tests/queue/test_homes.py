@@ -29,7 +29,7 @@ from everyspan.testing import FaultServer, faults
 from everyspan.testing.exchange import Request
 from everyspan.testing.faults import Answer
 from tests.records import make_record, make_span
-from tests.waiting import wait_until
+from tests.waiting import settle, until, wait_until
 
 
 class Recorder(AsyncTracingProcessor):
@@ -134,6 +134,17 @@ def test_a_loop_that_ends_before_the_drain_began_leaves_nothing_behind(kind: str
         enqueue("d")
     wait_until(lambda: len(recorder.ended) == (3 if kind == "asyncio.run" else 4))
     assert queue.shutdown_sync(10)
+
+
+async def test_a_loop_that_comes_too_late_takes_no_wake_ups_of_the_next() -> None:
+    """P3: a sync flush moves the lane before its first loop, which it blocks, ever ran it."""
+    queue, recorder = AsyncSpanQueue(linger_ms=1), Recorder()
+    queue.enqueue("end", make_span("a"), [recorder])
+    assert queue.flush_sync(10)
+    await settle()
+    queue.enqueue("end", make_span("b"), [recorder])
+    await until(lambda: recorder.ended == ["a", "b"])
+    assert await queue.shutdown(10)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

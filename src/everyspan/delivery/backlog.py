@@ -243,19 +243,19 @@ class Backlog:
 
         To be settled by the caller.
         """
-        limit_s = now_s - self.max_age_s
+        age_s = self.max_age_s
         expired: list[tuple[SpanRecord, str]] = []
         for waiting in (self._starts, self._ends):
-            while waiting and waiting[0].offered_s <= limit_s:
+            while waiting and waiting[0].offered_s + age_s <= now_s:
                 record = waiting.popleft()
                 self._bytes -= record.size_bytes
                 expired.append((record, ""))
         # Each batch by its oldest: this is done before every request, whatever is held.
-        old = [batch for batch in self._parked if batch.oldest_s <= limit_s]
+        old = [batch for batch in self._parked if batch.oldest_s + age_s <= now_s]
         for batch in old:
-            expired += [(r, batch.reason) for r in batch.records if r.offered_s <= limit_s]
-            batch.starts = [r for r in batch.starts if r.offered_s > limit_s]
-            batch.ends = [r for r in batch.ends if r.offered_s > limit_s]
+            expired += [(r, batch.reason) for r in batch.records if r.offered_s + age_s <= now_s]
+            batch.starts = [r for r in batch.starts if r.offered_s + age_s > now_s]
+            batch.ends = [r for r in batch.ends if r.offered_s + age_s > now_s]
         if old:
             self._parked = [batch for batch in self._parked if len(batch)]
         return expired
@@ -277,8 +277,11 @@ class Backlog:
         self._started.clear()
         return records
 
-    def due_in_s(self, now_s: float, *, hurry: bool = False) -> float | None:
-        """Return how long nothing will be due, unless something comes in; None for ever."""
+    def due_s(self, now_s: float, *, hurry: bool = False) -> float | None:
+        """Return until when nothing will be due, unless something comes in; None for ever.
+
+        A moment, not a wait: to add a wait to a moment may fall a rounding short of what is due.
+        """
         due_s = [batch.due_s for batch in self._parked]
         if self._delayed:
             assert self.start_delay_s is not None
@@ -286,19 +289,20 @@ class Backlog:
         for waiting in (self._starts, self._ends):
             if waiting:
                 if self._is_due(now_s, hurry=hurry):
-                    return 0.0
+                    return now_s
                 due_s.append(waiting[0].offered_s + self.linger_s)
         if not due_s:
             return None
-        due_in_s = max(0.0, min(due_s) - now_s)
-        expires_in_s = self.expires_in_s(now_s)
-        return due_in_s if expires_in_s is None else min(due_in_s, expires_in_s)
+        expires_s = self.expires_s()
+        if expires_s is not None:
+            due_s.append(expires_s)
+        return max(now_s, min(due_s))
 
-    def expires_in_s(self, now_s: float) -> float | None:
-        """Return how long nothing that may be sent will be too old; None if nothing may."""
+    def expires_s(self) -> float | None:
+        """Return when the oldest that may be sent will be too old; None if nothing may."""
         oldest_s = [waiting[0].offered_s for waiting in (self._starts, self._ends) if waiting]
         oldest_s += [batch.oldest_s for batch in self._parked]
-        return max(0.0, min(oldest_s) + self.max_age_s - now_s) if oldest_s else None
+        return min(oldest_s) + self.max_age_s if oldest_s else None
 
     # -- looking
 

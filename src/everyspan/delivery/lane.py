@@ -186,7 +186,7 @@ class Lane:
     @property
     def is_idle(self) -> bool:
         """True if nothing is held at all."""
-        return not self._in_flight and self._backlog.due_in_s(self._clock.monotonic()) is None
+        return not self._in_flight and self._backlog.due_s(self._clock.monotonic()) is None
 
     def is_at_work(self, now_s: float) -> bool:
         """Tell whether the loop has something to do before long; from any thread, at a glance."""
@@ -343,32 +343,34 @@ class Lane:
         while True:
             self._take_in()
             now_s = self._clock.monotonic()
-            batch, sleep_s, wakes_at_s = self._decide(now_s)
+            batch, until_s, wakes_at_s = self._decide(now_s)
             self.wakes_at_s = wakes_at_s
             # In this order: whoever added after `_take_in` and before the line above relied on
             # our being awake, and wakes nobody.
             if batch is not None or not self._inbox:
-                return batch, None if sleep_s is None else now_s + sleep_s
+                return batch, until_s
 
     def _decide(self, now_s: float) -> tuple[Batch | None, float | None, float]:
-        """Return the batch to send now, or how long to sleep; and until when nobody will look."""
-        for record, why in self._backlog.take_expired(now_s):
-            why = why or self._circuit.open_for or ""
-            self._lose(record, f"expired after {why}" if why else "expired", self.account.drop)
+        """Return the batch to send now, or until when to sleep; and until when nobody looks."""
+        # An expired START frees an END that is as old.
+        while expired := self._backlog.take_expired(now_s):
+            for record, why in expired:
+                why = why or self._circuit.open_for or ""
+                self._lose(record, f"expired after {why}" if why else "expired", self.account.drop)
         is_open = self._circuit.open_for is not None
         # After a failure one request finds out whether it is over.
         if len(self._in_flight) >= (1 if is_open or self._failures else self._limiter.limit):
             # An answer will wake us, if one comes before what waits is too old.
-            return None, self._expires_in_s(now_s), AWAKE_S
+            return None, self._expires_s(now_s), AWAKE_S
         if now_s < self._paused_until_s:
-            return None, min(self._paused_until_s - now_s, self._expires_in_s(now_s)), AWAKE_S
+            return None, min(self._paused_until_s, self._expires_s(now_s)), AWAKE_S
         # Only those that somebody waits for: others linger as ever.
         hurry = self.hurries > 0 and self._backlog.oldest_seq <= self.hurry_seq
         waiting = self._backlog
         batch = waiting.take_one(now_s) if is_open else waiting.take(now_s, hurry=hurry)
         if batch is None:
-            sleep_s = self._backlog.due_in_s(now_s, hurry=hurry)
-            return None, sleep_s, NEVER_S if sleep_s is None else now_s + sleep_s
+            due_s = self._backlog.due_s(now_s, hurry=hurry)
+            return None, due_s, NEVER_S if due_s is None else due_s
         batch.attempts += 1
         self.account.requests += 1
         batch.number = self.account.requests
@@ -376,10 +378,10 @@ class Lane:
         self._in_flight[id(batch)] = batch
         return batch, None, AWAKE_S
 
-    def _expires_in_s(self, now_s: float) -> float:
-        """Return how long nothing will be too old, not even what comes meanwhile."""
-        expires_in_s = self._backlog.expires_in_s(now_s)
-        return self._settings.max_age_s if expires_in_s is None else expires_in_s
+    def _expires_s(self, now_s: float) -> float:
+        """Return until when nothing will be too old, not even what comes meanwhile."""
+        expires_s = self._backlog.expires_s()
+        return now_s + self._settings.max_age_s if expires_s is None else expires_s
 
     def _settle(
         self, batch: Batch, failed: dict[int, ExportError], error: ExportError | None, sent_s: float
@@ -572,8 +574,13 @@ class Lane:
         return task
 
     async def _run(self, epoch: int) -> None:
-        wake_up = self._wake_up = asyncio.Event()
+        wake_up = asyncio.Event()
         loop = asyncio.get_running_loop()
+        with self._gate:
+            if epoch != self._epoch:
+                # The lane moved before this loop got here: its wake-ups are another runner's.
+                return
+            self._wake_up = wake_up
         while epoch == self._epoch:
             wake_up.clear()
             with self._gate:
