@@ -110,6 +110,11 @@ class Backend:
         """Let nothing be wrong any more."""
         self._is_well = True
 
+    @property
+    def is_trusted(self) -> bool:
+        """True if the last request was stored."""
+        return self.requests_since_store == 0
+
     def was_in_trouble(self, since_s: float) -> bool:
         """Tell whether anything has been wrong since a moment."""
         since_s -= self._began_s

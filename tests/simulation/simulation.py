@@ -228,6 +228,7 @@ class Simulation:
         world = self.world
         for link in self.links:
             link.backend.heal()
+        delivered = {lane: lane.account.delivered for lane in self.lanes}
         # A loop that does not run delivers nothing; whoever waits from elsewhere moves its lanes.
         self._wait_sync(0.0, stop=False)
         world.run(
@@ -238,6 +239,10 @@ class Simulation:
         held = {lane.account.name: lane.reasons(1 << 60) for lane in self.lanes if lane.held}
         if held:
             raise Violation(f"P1: still held {WELL_AGAIN_S:g} s after all was well: {held}")
+        for lane, before in delivered.items():
+            is_open = lane._circuit.open_for is not None
+            if is_open and lane.account.delivered > before and lane.link.backend.is_trusted:
+                raise Violation(f"{lane.account.name} delivers, and its circuit is open")
         result = self._wait_sync(60.0, stop=True)
         if any(reasons.get("not sent yet") for reasons in result.left.values()):
             raise Violation(f"shutdown left {dict(result.left)}")

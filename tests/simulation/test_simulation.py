@@ -8,6 +8,7 @@ import pytest
 
 from everyspan.delivery.backlog import Backlog, Batch
 from tests.simulation.__main__ import report
+from tests.simulation.mutants import MUTANTS
 from tests.simulation.scenario import Act, Scenario, SpanPlan, draw_scenario
 from tests.simulation.shrink import as_call, failure_of, shrunk
 from tests.simulation.simulation import Simulation
@@ -24,6 +25,38 @@ def test_all_promises_hold_whatever_happens(number: int) -> None:
     for seed in range(number * SEEDS // SLICES, (number + 1) * SEEDS // SLICES):
         if failure_of(draw_scenario(seed)) is not None:
             pytest.fail(f"seed {seed}: {report(seed)}")
+
+
+FOUND_AT = {
+    "a retry forgets a span": 19,
+    "an END overtakes its START": 0,
+    "Retry-After is ignored": 20,
+    "a moved lane forgets what is in flight": 10,
+    "a late answer counts again": 154,
+    "what expired is not settled": 3,
+    "bytes are not given back": 0,
+    "the circuit never closes": 29,
+    "the limit passes its ceiling": 2,
+    "halves lack the middle": 20,
+    "a flush answers early": 2,
+    "a late runner takes the wake-ups": 1697,
+}
+"""The first seed, from 0 on, that finds a mutant; other scenarios will have others."""
+
+NEAR = 3
+"""Seeds that are tried before the one that is known."""
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_defect_is_found(mutant: str) -> None:
+    """Within 10,000 seeds; the search begins shortly before the seed that is known."""
+    found_at = FOUND_AT[mutant]
+    with MUTANTS[mutant]():
+        assert found_at < 10_000
+        assert any(
+            failure_of(draw_scenario(seed)) is not None
+            for seed in range(max(0, found_at - NEAR), found_at + 1)
+        )
 
 
 @pytest.mark.parametrize("seed", range(40))
