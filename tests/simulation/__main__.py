@@ -8,8 +8,7 @@ import os
 import sys
 import time
 
-from tests.simulation.scenario import draw_scenario
-from tests.simulation.shrink import as_call, failure_of, shrunk
+from tests.simulation.shrink import first_failure, report
 
 AT_ONCE = 100
 EVERY_S = 5.0
@@ -25,10 +24,11 @@ def main() -> int:
     first, count = arguments.seed, arguments.count
     began_s = said_s = time.monotonic()
     done = 0
-    groups = range(first, first + count, AT_ONCE)
+    end = first + count
+    seeds = [range(begin, min(begin + AT_ONCE, end)) for begin in range(first, end, AT_ONCE)]
     # Not forked: nothing of this process is to be in the others.
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        for failed in pool.imap(_first_failure, [(n, first + count) for n in groups]):
+        for failed in pool.imap(first_failure, seeds):
             if failed is not None:
                 pool.terminate()
                 print(f"\nseed {failed}\n{report(failed)}")
@@ -44,25 +44,6 @@ def main() -> int:
                     flush=True,
                 )
     return 0
-
-
-def report(seed: int) -> str:
-    """Return what went wrong with a seed, and the smallest scenario in which it does."""
-    scenario = draw_scenario(seed)
-    small = shrunk(scenario)
-    return (
-        f"{failure_of(scenario)}\nsmaller: {failure_of(small)}\n{as_call(small)}\n"
-        "(from tests.simulation.scenario import *; "
-        "from tests.simulation.simulation import Simulation)"
-    )
-
-
-def _first_failure(span: tuple[int, int]) -> int | None:
-    first, end = span
-    for seed in range(first, min(first + AT_ONCE, end)):
-        if failure_of(draw_scenario(seed)) is not None:
-            return seed
-    return None
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, Field, fields, replace
 from typing import Any
 
-from tests.simulation.scenario import Scenario
+from tests.simulation.scenario import Scenario, draw_scenario
 from tests.simulation.simulation import Simulation
 
 TRIES_MAX = 500
@@ -41,6 +41,25 @@ def shrunk(scenario: Scenario) -> Scenario:
                 progress = True
                 break
     return scenario
+
+
+def first_failure(seeds: Iterable[int]) -> int | None:
+    """Return the first of some seeds whose scenario fails, None if none does."""
+    for seed in seeds:
+        if failure_of(draw_scenario(seed)) is not None:
+            return seed
+    return None
+
+
+def report(seed: int) -> str:
+    """Return what went wrong with a seed, and the smallest scenario in which it does."""
+    scenario = draw_scenario(seed)
+    small = shrunk(scenario)
+    return (
+        f"{failure_of(scenario)}\nsmaller: {failure_of(small)}\n{as_call(small)}\n"
+        "(from tests.simulation.scenario import *; "
+        "from tests.simulation.simulation import Simulation)"
+    )
 
 
 def as_call(scenario: Scenario) -> str:

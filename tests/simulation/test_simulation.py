@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from everyspan.delivery.backlog import Backlog, Batch
-from tests.simulation.__main__ import report
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.scenario import Act, Scenario, SpanPlan, draw_scenario
-from tests.simulation.shrink import as_call, failure_of, shrunk
+from tests.simulation.shrink import as_call, failure_of, first_failure, report, shrunk
 from tests.simulation.simulation import Simulation
 
 SEEDS = 3_000
@@ -22,9 +21,9 @@ SLICES = 12
 @pytest.mark.parametrize("number", range(SLICES))
 def test_all_promises_hold_whatever_happens(number: int) -> None:
     """P1, P3-P6: after every event of every scenario."""
-    for seed in range(number * SEEDS // SLICES, (number + 1) * SEEDS // SLICES):
-        if failure_of(draw_scenario(seed)) is not None:
-            pytest.fail(f"seed {seed}: {report(seed)}")
+    seeds = range(number * SEEDS // SLICES, (number + 1) * SEEDS // SLICES)
+    failed = first_failure(seeds)
+    assert failed is None, f"seed {failed}: {report(failed)}"
 
 
 FOUND_AT = {
@@ -53,10 +52,7 @@ def test_a_defect_is_found(mutant: str) -> None:
     found_at = FOUND_AT[mutant]
     with MUTANTS[mutant]():
         assert found_at < 10_000
-        assert any(
-            failure_of(draw_scenario(seed)) is not None
-            for seed in range(max(0, found_at - NEAR), found_at + 1)
-        )
+        assert first_failure(range(max(0, found_at - NEAR), found_at + 1)) is not None
 
 
 @pytest.mark.parametrize("seed", range(40))
