@@ -18,6 +18,7 @@ All state is guarded by the queue's gate; only `_send` and the sleep of `_run` a
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import random
 import threading
@@ -238,6 +239,14 @@ class Lane:
             # On a loop that stopped for good they are collected unfinished. That is expected,
             # and asyncio would print it into the agent's log.
             task._log_destroy_pending = False  # type: ignore[attr-defined]
+            work = task.get_coro()
+            is_unbegun = (
+                inspect.iscoroutine(work)
+                and inspect.getcoroutinestate(work) == inspect.CORO_CREATED
+            )
+            if is_unbegun and task.get_loop().is_closed():
+                # It will never begin, which Python would warn of as well.
+                work.close()
 
     def let_go(self) -> Account:
         """Leave the present home with nothing held, and give the books away; may come back.
