@@ -433,12 +433,14 @@ def _forget_parent() -> None:
     _lock = threading.RLock()
     _past = Stats()
     exits.pin([*_draining, *_diversions, _beneath])
+    is_diverted = bool(_diversions)
     _draining.clear()
     _diversions.clear()
     _beneath = None
     if _current is not None:
         exits.pin(_current)
-        _put_in_force(_current.renewed())
+        # What a test diverts is for nobody in its child, nor is what was in force before.
+        _put_in_force(Pipeline(()) if is_diverted else _current.renewed())
 
 
 exits.after_fork(_forget_parent)
