@@ -453,8 +453,13 @@ def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_forgotten_span_shows(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """P1: at whichever hand-over it was lost, the residual says so."""
     scenario, patch = MUTANTS[mutant]
-    patch(monkeypatch)
-    assert scenario().stats().residual != 0
+    # On real threads a schedule may, rarely, pass by the hand-over that is spoilt.
+    for _ in range(3):
+        with monkeypatch.context() as patched:
+            patch(patched)
+            if scenario().stats().residual:
+                return
+    pytest.fail("nothing was lost to the mutant, or nothing shows it")
 
 
 def test_the_completeness_record_shows_what_never_reached_the_inbox() -> None:
