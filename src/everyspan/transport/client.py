@@ -34,7 +34,7 @@ from everyspan.transport.reply import Reply
 
 # The HTTP library loads these at its first request, on the exporter's thread. A process that is
 # forked meanwhile would wait for ever, at its own first request, for a thread that it has not.
-for _name in ("httpcore2", "h11", "truststore", "sniffio", "anyio._backends._asyncio"):
+for _name in ("httpcore2", "h11", "truststore", "anyio._backends._asyncio"):
     importlib.import_module(_name)
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
