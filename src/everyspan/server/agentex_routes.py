@@ -14,6 +14,7 @@ from everyspan.server import agentex_reply, agentex_spans
 from everyspan.server.account import account_of
 from everyspan.server.body import Bodies
 from everyspan.server.checks import ID_MAX
+from everyspan.server.ingest import Ingest
 from everyspan.server.problem import Detail, InvalidRequestError
 from everyspan.server.row import SpanRow
 from everyspan.server.stores.base import Store
@@ -21,9 +22,9 @@ from everyspan.server.stores.base import Store
 SPANS_PATH = "/spans"
 
 
-def agentex_routes(store: Store, bodies: Bodies) -> list[BaseRoute]:
+def agentex_routes(store: Store, ingest: Ingest, bodies: Bodies) -> list[BaseRoute]:
     """Return the routes under `/spans`."""
-    spans = _Spans(store, bodies)
+    spans = _Spans(store, ingest, bodies)
     return [
         Route(SPANS_PATH, spans.create, methods=["POST"]),
         Route(SPANS_PATH, spans.list, methods=["GET"]),
@@ -34,8 +35,9 @@ def agentex_routes(store: Store, bodies: Bodies) -> list[BaseRoute]:
 
 
 class _Spans:
-    def __init__(self, store: Store, bodies: Bodies) -> None:
+    def __init__(self, store: Store, ingest: Ingest, bodies: Bodies) -> None:
         self._store = store
+        self._ingest = ingest
         self._bodies = bodies
 
     async def create(self, request: Request) -> Response:
@@ -44,7 +46,7 @@ class _Spans:
             row = agentex_spans.decode_create(body, account_of(request))
             with _store_refusals():
                 # What names its parent is not asked where that is (`agx` §2).
-                (stored,) = await self._store.upsert([row], foreign_parents=True)
+                (stored,) = await self._ingest.upsert([row], foreign_parents=True)
         return _json(agentex_reply.encode_span(stored))
 
     async def retrieve(self, request: Request) -> Response:
@@ -58,7 +60,7 @@ class _Spans:
         async with self._bodies.read(request) as body:
             patch = agentex_spans.decode_patch(body)
             with _store_refusals():
-                row = await self._store.patch(account_of(request), span_id, patch)
+                row = await self._ingest.patch(account_of(request), span_id, patch)
         return _span_or_404(row, span_id)
 
     async def list(self, request: Request) -> Response:

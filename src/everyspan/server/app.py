@@ -29,6 +29,7 @@ from everyspan.server.agentex_agents import AGENTS_PATH, agentex_agents_routes
 from everyspan.server.agentex_reply import agentex_problem
 from everyspan.server.agentex_routes import SPANS_PATH, agentex_routes
 from everyspan.server.body import Bodies
+from everyspan.server.ingest import Ingest
 from everyspan.server.problem import ProblemReply, problem, refusal
 from everyspan.server.sgp_routes import sgp_routes
 from everyspan.server.stores.base import Store
@@ -63,8 +64,9 @@ def create_app(store: Store) -> ASGIApp:
         await store.close()
 
     bodies = Bodies()
-    agentex = [*agentex_routes(store, bodies), *agentex_agents_routes(bodies)]
-    sgp: list[BaseRoute] = sgp_routes(store, bodies)
+    ingest = Ingest(store)
+    agentex = [*agentex_routes(store, ingest, bodies), *agentex_agents_routes(bodies)]
+    sgp: list[BaseRoute] = sgp_routes(store, ingest, bodies)
     # The SGP client's environment `local` asks under /public (`sgp` §1).
     public = Mount("/public", Router(sgp, redirect_slashes=False))
     app = Starlette(

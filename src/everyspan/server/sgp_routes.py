@@ -12,6 +12,7 @@ from everyspan.errors import RequestError
 from everyspan.server import sgp_reply, sgp_search, sgp_spans
 from everyspan.server.account import account_of
 from everyspan.server.body import Bodies
+from everyspan.server.ingest import Ingest
 from everyspan.server.problem import Detail, InvalidRequestError
 from everyspan.server.row import SpanRow
 from everyspan.server.stores.base import Store
@@ -19,9 +20,9 @@ from everyspan.server.stores.base import Store
 RETURN_MINIMAL = "return=minimal"
 
 
-def sgp_routes(store: Store, bodies: Bodies) -> list[BaseRoute]:
+def sgp_routes(store: Store, ingest: Ingest, bodies: Bodies) -> list[BaseRoute]:
     """Return the routes under `/v5`."""
-    spans = _Spans(store, bodies)
+    spans = _Spans(store, ingest, bodies)
     return [
         Route("/v5/spans", spans.create, methods=["POST"]),
         Route("/v5/spans/batch", spans.write_batch, methods=["POST", "PUT"]),
@@ -33,8 +34,9 @@ def sgp_routes(store: Store, bodies: Bodies) -> list[BaseRoute]:
 
 
 class _Spans:
-    def __init__(self, store: Store, bodies: Bodies) -> None:
+    def __init__(self, store: Store, ingest: Ingest, bodies: Bodies) -> None:
         self._store = store
+        self._ingest = ingest
         self._bodies = bodies
 
     async def create(self, request: Request) -> Response:
@@ -67,7 +69,7 @@ class _Spans:
             patch = sgp_spans.decode_patch(body)
             span_id = request.path_params["span_id"]
             try:
-                row = await self._store.patch(account_of(request), span_id, patch)
+                row = await self._ingest.patch(account_of(request), span_id, patch)
             except RequestError as error:
                 raise _at(error, ("body", *error.loc)) from error
         return _span_or_404(row)
@@ -107,7 +109,7 @@ class _Spans:
         to_path: Callable[[tuple[str | int, ...]], tuple[str | int, ...]],
     ) -> list[SpanRow]:
         try:
-            return await self._store.upsert(rows)
+            return await self._ingest.upsert(rows)
         except RequestError as error:
             raise _at(error, to_path(error.loc)) from error
 
