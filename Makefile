@@ -6,11 +6,12 @@ PYTHON ?= python3
 OTHER_PYTHONS ?= 3.12 3.13
 BIN := .venv/bin
 
-.PHONY: help demo test soak check docs bench lock venv peers clean
+.PHONY: help demo test test-others soak check docs bench lock venv peers clean
 
 help:
 	@echo 'make demo    watch a real agent being traced, about 30 seconds'
-	@echo 'make test    run the tests here, then those of the SDK on Python $(OTHER_PYTHONS) where installed'
+	@echo 'make test    run the tests'
+	@echo 'make test-others    run those of the SDK on Python $(OTHER_PYTHONS), where installed'
 	@echo 'make soak    simulate N=100000 seeds from SEED=0 on, until one fails'
 	@echo 'make check   format, lint and types'
 	@echo 'make docs    renew the pages written from the source, build the guide into build/docs'
@@ -31,6 +32,8 @@ peers:
 
 test: venv peers
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
+
+test-others:
 	@for version in $(OTHER_PYTHONS); do scripts/test-on $$version || exit 1; done
 
 N ?= 100000
