@@ -13,7 +13,7 @@ import pytest
 import everyspan
 from everyspan import SettingsError, Span, adk
 from everyspan.adk import TurnSpan, TurnUsage
-from everyspan.model.usage import TokenTotal
+from everyspan.model.usage import Tokens, UsageTotal
 from everyspan.testing import FaultServer
 from tests.recording import Recording
 
@@ -78,10 +78,11 @@ async def test_on_the_wire_usage_is_metadata_and_counted_once() -> None:
         "num_tool_calls": 0,
         "num_reasoning_blocks": 0,
     }
-    total = TokenTotal()
+    total = UsageTotal()
     for row in rows.values():
         total.add(row)
-    assert (total.tokens.total, total.rule) == (10, "aggregates")
+    assert (total.tokens.value, total.tokens.rule) == (Tokens(7, 3), "aggregates")
+    assert (total.cost_usd.value, total.cost_usd.rule) == (0.5, "aggregates")
 
 
 class Model(pydantic.BaseModel):

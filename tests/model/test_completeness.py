@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ from everyspan.model.completeness import (
     Tally,
     Verdict,
     assess,
+    parse_record,
     timestamp_s,
 )
 
@@ -258,6 +260,55 @@ def test_any_json_is_judged_the_same_in_any_order(
     assert 0 <= verdict.counted <= verdict.expected
     assert verdict.silent_s >= 0
     json.dumps(verdict.words)
+
+
+def take(tally: Tally, row: Row) -> None:
+    """Give a tally the values a store keeps of a row."""
+    metadata, parent = row.get("metadata"), row.get("parent_id")
+    record = metadata.get("__everyspan__") if isinstance(metadata, dict) else None
+    tally.take(
+        row["id"],
+        parent if isinstance(parent, str) else None,
+        start_s=timestamp_s(row.get("start_timestamp")),
+        end_s=timestamp_s(row.get("end_timestamp")),
+        is_end=row.get("end_timestamp") is not None,
+        record=parse_record(json.dumps(record)),
+    )
+
+
+@given(any_rows, st.floats(0, 2e9))
+def test_values_and_objects_are_judged_alike(rows: list[Row], now_s: float) -> None:
+    """P11: whoever reads spans from a store and whoever reads them over HTTP see one verdict."""
+    tally = Tally()
+    rows = [row for row in rows if isinstance(row["id"], str)]
+    for row in rows:
+        take(tally, row)
+    assert figures(tally.verdict(now_s=now_s)) == figures(assess(rows, now_s=now_s))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '"p"', "[" * 100_000, '{"p":NaN}'])
+def test_what_is_no_record_is_none(text: str) -> None:
+    """C4."""
+    assert parse_record(text) is None
+
+
+@given(any_rows, st.floats(T0_S - 100, T0_S + 2_000), st.floats(0, 1))
+def test_nothing_changes_before_the_recheck(rows: list[Row], now_s: float, share: float) -> None:
+    """C3: a verdict may be kept until then; without a recheck, for ever."""
+    verdict = assess(rows, now_s=now_s)
+    assert verdict.recheck_s is None or verdict.recheck_s > now_s
+    end_s = T0_S + 1e6 if verdict.recheck_s is None else verdict.recheck_s - 0.002
+    later = assess(rows, now_s=now_s + share * max(0, end_s - now_s))
+    assert later.words == verdict.words
+    assert replace(later, silent_s=0) == replace(verdict, silent_s=0)
+
+
+def test_a_parent_is_known_by_its_opentelemetry_id() -> None:
+    """`otlp:F2`: a child over OTLP names the last eight bytes of a UUID."""
+    parent = ended(1, total=1) | {"id": "7f0b6a52-8f0e-4f83-9c6d-9a6e4b1f2c3d"}
+    child = ended(1, part="b", total=1, parent="9c6d9a6e4b1f2c3d")
+    assert assess([child, parent], now_s=LONG_AFTER_S).state is State.COMPLETE
+    assert assess([child], now_s=LONG_AFTER_S).parents_missing == 1
 
 
 @given(any_rows)

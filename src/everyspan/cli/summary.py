@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from everyspan.cli.reader import SpanReader
 from everyspan.model.completeness import Tally, Verdict, timestamp_s
-from everyspan.model.usage import TokenTotal
+from everyspan.model.usage import NO_TOKENS, UsageTotal
 
 TRACES_IN_SEARCH_MAX = 50
 
@@ -25,7 +25,7 @@ class TraceSummary:
         self.errors = 0
         self.began_s: float | None = None
         self.newest_s: float | None = None
-        self.total = TokenTotal()
+        self.total = UsageTotal()
         self._tally = Tally()
 
     def add(self, span: dict[str, Any]) -> None:
@@ -84,9 +84,10 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def tokens_json(total: TokenTotal) -> dict[str, Any]:
+def tokens_json(total: UsageTotal) -> dict[str, Any]:
     """Return a token total and the rule it was made by."""
-    return {"input": total.tokens.input, "output": total.tokens.output, "rule": total.rule}
+    tokens = total.tokens.value or NO_TOKENS
+    return {"input": tokens.input, "output": tokens.output, "rule": total.tokens.rule}
 
 
 def _batches(values: Iterable[_T], size: int) -> Iterator[Sequence[_T]]:

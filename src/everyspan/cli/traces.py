@@ -159,7 +159,8 @@ def _table(found: list[TraceSummary]) -> Text:
         status = "no root" if root is None else "running" if running else str(root["status"])
         if summary.errors and status != "ERROR":
             status += f", {summary.errors} failed"
-        tokens = summary.total.tokens.total
+        total = summary.total.tokens.value
+        tokens = None if total is None else total.total
         rows.append(
             (
                 visible(summary.trace_id),

@@ -17,7 +17,7 @@ from everyspan.model.branches import branches
 from everyspan.model.completeness import State, Verdict, assess, is_abandoned, timestamp_s
 from everyspan.model.span import SPAN_ERROR_KEY
 from everyspan.model.text import duration, plural, visible
-from everyspan.model.usage import TokenTotal, tokens_of
+from everyspan.model.usage import UsageTotal, tokens_of
 
 NAME_CHARS_MAX = 120
 ERROR_CHARS_MAX = 160
@@ -73,7 +73,7 @@ def error_of(span: _Span) -> str | None:
 
 
 def _heading(spans: Sequence[_Span], verdict: Verdict, *, now_s: float) -> Text:
-    total = TokenTotal()
+    total = UsageTotal()
     for span in spans:
         total.add(span)
     starts = [s for span in spans if (s := timestamp_s(span.get("start_timestamp"))) is not None]
@@ -84,8 +84,8 @@ def _heading(spans: Sequence[_Span], verdict: Verdict, *, now_s: float) -> Text:
     if began_s is not None and ended_s is not None:
         facts.append(duration(ended_s - began_s) + ("…" if verdict.state is State.RUNNING else ""))
     facts.append(plural(verdict.stored, "span"))
-    if total.rule:
-        facts.append(f"{total.tokens} ({total.rule})")
+    if total.tokens.rule:
+        facts.append(f"{total.tokens.value} ({total.tokens.rule})")
     began = visible(str(min(spans, key=_order).get("start_timestamp")))
     text = Text("trace ").append(visible(str(spans[0].get("trace_id"))), "bold").append("  ")
     text.append_text(render_verdict(verdict)).append("\n")

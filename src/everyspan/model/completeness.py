@@ -21,7 +21,10 @@ from enum import StrEnum
 from itertools import chain
 from typing import Any
 
+import msgspec
+
 from everyspan.model.span import COMPLETENESS_KEY
+from everyspan.model.w3c import by_span_hex, span_hex
 
 LATE_S_MAX = 60.0
 """Age up to which a gap may still fill by itself (chosen, not measured)."""
@@ -81,7 +84,8 @@ class Verdict:
     no ordinal. `parents_missing` spans are named as a parent and not stored. `reports_due` parts
     have not closed, of which `reports_missing` have been silent for over `REPORT_S_MAX` with no
     open span to show for it. `silent_s` is the time since the newest span began or ended, never
-    negative. `holes` lists at most `HOLES_MAX`, by part and ordinal.
+    negative. `holes` lists at most `HOLES_MAX`, by part and ordinal. From `recheck_s` on (Unix
+    time) the passing of time may have changed the verdict; None: it cannot.
     """
 
     state: State
@@ -99,6 +103,7 @@ class Verdict:
     reports_missing: int
     silent_s: float
     holes: tuple[Hole, ...]
+    recheck_s: float | None
 
     @property
     def missing(self) -> int:
@@ -184,23 +189,39 @@ class Tally:
         self._newest_s: float | None = None
 
     def add(self, span: Mapping[str, Any]) -> None:
-        """Take one version of one span; what has no text `id` is ignored."""
-        span_id = span.get("id")
-        if not isinstance(span_id, str):
-            return
-        parent_id = span.get("parent_id")
-        if isinstance(parent_id, str) and parent_id:
+        """Take one version of one span object; what has no text `id` is ignored."""
+        span_id, parent_id = span.get("id"), span.get("parent_id")
+        if isinstance(span_id, str):
+            ended = span.get("end_timestamp")
+            self.take(
+                span_id,
+                parent_id if isinstance(parent_id, str) else None,
+                start_s=timestamp_s(span.get("start_timestamp")),
+                end_s=timestamp_s(ended),
+                is_end=ended is not None,
+                record=_record_in(span),
+            )
+
+    def take(
+        self,
+        span_id: str,
+        parent_id: str | None,
+        *,
+        start_s: float | None,
+        end_s: float | None,
+        is_end: bool,
+        record: Record | None,
+    ) -> None:
+        """Take one version of one span, as the values a store has of it."""
+        if parent_id:
             self._parents.add(parent_id)
-        is_end = span.get("end_timestamp") is not None
-        began_s, ended_s = timestamp_s(span.get("start_timestamp")), None
-        if is_end:
-            ended_s = timestamp_s(span.get("end_timestamp"))
-        seen_s = max((s for s in (began_s, ended_s) if s is not None), default=None)
+        seen_s = start_s if end_s is None or (start_s is not None and start_s > end_s) else end_s
         self._newest_s = _latest(self._newest_s, seen_s)
-        record = _record_of(span)
         part = None
         if record is not None:
-            part = self._parts.setdefault(record.part, _Part())
+            part = self._parts.get(record.part)
+            if part is None:
+                part = self._parts[record.part] = _Part()
             part.newest_s = _latest(part.newest_s, seen_s)
         if not is_end:
             if span_id not in self._ended:
@@ -218,6 +239,7 @@ class Tally:
         dropped: dict[str, int] = {}
         late = unaccounted = counted = expected = due = overdue = 0
         holes: list[Hole] = []
+        recheck: list[float] = []
         open_parts = {span.part for span in self._open.values()}
         for part_id in sorted(self._parts):
             part = self._parts[part_id]
@@ -225,12 +247,16 @@ class Tally:
             expected += part.expected
             if part.total is None:
                 due += 1
-                if part.silent_s(now_s) > REPORT_S_MAX and part_id not in open_parts:
-                    overdue += 1
+                if part_id not in open_parts:
+                    if part.silent_s(now_s) > REPORT_S_MAX:
+                        overdue += 1
+                    elif part.newest_s is not None:
+                        recheck.append(part.newest_s + REPORT_S_MAX)
             young = old = 0
             for first, last, known_s in part.gaps():
                 if known_s is not None and now_s - known_s < LATE_S_MAX:
                     young += last - first + 1
+                    recheck.append(known_s + LATE_S_MAX)
                 else:
                     old += last - first + 1
                 if len(holes) < HOLES_MAX:
@@ -254,15 +280,18 @@ class Tally:
         ]
         uncounted = len(self._ended - self._counted)
         uncounted += sum(span.part is None for span in self._open.values())
-        parents_missing = len(self._parents - self._ended - self._open.keys())
+        parents_missing = self._parents_missing()
+        state = _state(
+            dropped=bool(dropped),
+            unaccounted=bool(unaccounted or overdue),
+            late=bool(late),
+            running=bool(running or due),
+            uncounted=bool(uncounted or parents_missing or not expected),
+        )
+        if state is State.RUNNING and self._newest_s is not None and silent_s <= REPORT_S_MAX:
+            recheck.append(self._newest_s + REPORT_S_MAX)
         return Verdict(
-            state=_state(
-                dropped=bool(dropped),
-                unaccounted=bool(unaccounted or overdue),
-                late=bool(late),
-                running=bool(running or due),
-                uncounted=bool(uncounted or parents_missing or not expected),
-            ),
+            state=state,
             stored=len(self._ended) + len(self._open),
             counted=counted,
             expected=expected,
@@ -277,12 +306,22 @@ class Tally:
             reports_missing=overdue,
             silent_s=silent_s,
             holes=tuple(holes),
+            # A bound that still holds at its very second is passed a little later.
+            recheck_s=min(recheck) + 0.001 if recheck else None,
         )
+
+    def _parents_missing(self) -> int:
+        missing = self._parents - self._ended - self._open.keys()
+        if missing:
+            # A parent may be named by what OpenTelemetry calls it (`otlp:F2`).
+            known = by_span_hex(chain(self._ended, self._open))
+            missing = {parent_id for parent_id in missing if span_hex(parent_id) not in known}
+        return len(missing)
 
 
 def is_abandoned(span: Mapping[str, Any]) -> bool:
     """Tell whether a span without end was left open when its producer ended."""
-    record = _record_of(span)
+    record = _record_in(span)
     return record is not None and record.abandoned
 
 
@@ -297,8 +336,12 @@ def timestamp_s(text: object) -> float | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
+class Record(msgspec.Struct, frozen=True):
+    """What a producer wrote into a span about its part of the trace; checked.
+
+    An END has an `ordinal`; that which closes the part its `total` and what was `dropped`.
+    """
+
     part: str
     ordinal: int | None
     total: int | None
@@ -311,7 +354,7 @@ class _Open:
     part: str | None = None
     abandoned: bool = False
 
-    def with_version(self, record: _Record | None) -> _Open:
+    def with_version(self, record: Record | None) -> _Open:
         """Return what both say: versions may differ, and their order must not matter (C1)."""
         if record is None:
             return self
@@ -326,7 +369,7 @@ class _Part:
     dropped: dict[str, int] = field(default_factory=dict)
     newest_s: float | None = None
 
-    def take(self, record: _Record, seen_s: float | None) -> None:
+    def take(self, record: Record, seen_s: float | None) -> None:
         """Take the record of an END; repeats change nothing (C1)."""
         assert record.ordinal is not None
         self.ordinals[record.ordinal] = _latest(self.ordinals.get(record.ordinal), seen_s)
@@ -374,25 +417,52 @@ def _state(
     return State.NOT_REPORTED if uncounted else State.COMPLETE
 
 
-def _record_of(span: Mapping[str, Any]) -> _Record | None:
+class _RecordJson(msgspec.Struct, gc=False):
+    p: Any = None
+    n: Any = None
+    total: Any = None
+    dropped: Any = None
+    abandoned: Any = None
+
+
+_decode_record = msgspec.json.Decoder(_RecordJson).decode
+
+
+def parse_record(text: str | bytes) -> Record | None:
+    """Return the record behind its JSON text; None where that is none (C4)."""
+    try:
+        record = _decode_record(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return _record(record.p, record.n, record.total, record.dropped, record.abandoned)
+
+
+def _record_in(span: Mapping[str, Any]) -> Record | None:
     metadata = span.get("metadata")
     record = metadata.get(COMPLETENESS_KEY) if isinstance(metadata, Mapping) else None
     if not isinstance(record, Mapping):
         return None
-    part = record.get("p")
+    get = record.get
+    return _record(get("p"), get("n"), get("total"), get("dropped"), get("abandoned"))
+
+
+def _record(
+    part: object, ordinal: object, total: object, dropped: object, abandoned: object
+) -> Record | None:
     if not isinstance(part, str) or not part:
         return None
-    dropped = record.get("dropped")
-    return _Record(
+    return Record(
         part=part,
-        ordinal=_count(record.get("n")),
-        total=_count(record.get("total")),
+        ordinal=_count(ordinal),
+        total=_count(total),
         dropped={
             reason: spans
-            for reason, value in (dropped.items() if isinstance(dropped, Mapping) else ())
+            for reason, value in dropped.items()
             if isinstance(reason, str) and (spans := _count(value)) is not None
-        },
-        abandoned=record.get("abandoned") is True,
+        }
+        if isinstance(dropped, Mapping)
+        else {},
+        abandoned=abandoned is True,
     )
 
 

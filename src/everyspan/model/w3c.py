@@ -84,6 +84,11 @@ def span_hex(span_id: str) -> str:
     return digits if digits.strip("0") else digits[:-1] + "1"
 
 
+def by_span_hex(span_ids: Iterable[str]) -> dict[str, str]:
+    """Return span ids by what stands for them, to find a parent that is named by it (`otlp:F2`)."""
+    return {span_hex(span_id): span_id for span_id in span_ids}
+
+
 def format_headers(parent: RemoteParent) -> dict[str, str]:
     """Return the headers that carry a parent (W5)."""
     trace, span = trace_hex(parent.trace_id), span_hex(parent.id)
