@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("delivery", ABOVE),
     ("processors", ABOVE),
     ("queue", "all above but transport, spool"),
+    ("reports", ABOVE),
     ("pipeline", ABOVE),
     ("sync", ABOVE),
     ("context, tracer, trace, log_filter, jobs", ABOVE),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
 from typing import Unpack, cast
@@ -18,7 +20,9 @@ from everyspan.config import (
     load_settings,
 )
 from everyspan.delivery.exporter import Exporter
+from everyspan.delivery.lane import Lane
 from everyspan.errors import SettingsError
+from everyspan.home import Home
 from everyspan.ledger import FlushResult, Stats
 from everyspan.log import complain
 from everyspan.metrics.recorder import recorder
@@ -33,6 +37,8 @@ from everyspan.processors.base import (
 from everyspan.processors.builtin import SyncFace
 from everyspan.queue import exits
 from everyspan.queue.span_queue import AsyncSpanQueue, Lanes
+from everyspan.queue.waiters import Latch
+from everyspan.reports import LAST_S, Reporter, conclude_soon, takes_reports
 
 LOCAL_URL = "http://127.0.0.1:5003"
 LOCAL_CREDENTIAL = "local"
@@ -68,6 +74,7 @@ class Pipeline:
         )
         self.limits = self.queue.limits
         self.lanes: Lanes = tuple([self.queue.lane(processor) for processor in self.processors])
+        self.reporters = _reporters_of(self.queue, self.lanes)
         self._look_at_lanes()
         self._is_noted = False
 
@@ -98,6 +105,8 @@ _diversions: list[Pipeline] = []
 _beneath: Pipeline | None = None
 # Of pipelines that were replaced and still deliver what they held.
 _draining: list[AsyncSpanQueue] = []
+# Of such pipelines, until they have told the last.
+_parting: list[Reporter] = []
 # The books of those that are over: counters that somebody observes never go back.
 _past = Stats()
 # Re-entrant: a finalizer may come here while its thread is inside.
@@ -176,7 +185,9 @@ def add_tracing_processor_config(processor_config: TracingProcessorConfig) -> No
         grown.__dict__.update(pipe.__dict__)
         grown.configs = (*pipe.configs, processor_config)
         grown.processors = (*pipe.processors, processor)
-        grown.lanes = (*pipe.lanes, pipe.queue.lane(processor))
+        lane = pipe.queue.lane(processor)
+        grown.lanes = (*pipe.lanes, lane)
+        grown.reporters = (*pipe.reporters, *_reporters_of(pipe.queue, [lane]))
         grown._look_at_lanes()
         _current = grown
 
@@ -258,12 +269,20 @@ def shutdown(timeout: float = 30.0) -> FlushResult:
     Returns:
         True if all are delivered; else what was given up, where, and why.
     """
-    return _each_sync(AsyncSpanQueue.shutdown_sync, timeout)
+    until_s = monotonic() + seconds(timeout)
+    reporters = _reporters()
+    result = _each_sync(AsyncSpanQueue.shutdown_sync, timeout)
+    _conclude(reporters, until_s - monotonic())
+    return result
 
 
 async def ashutdown(timeout: float = 30.0) -> FlushResult:
     """As `shutdown`, awaiting."""
-    return await _each(AsyncSpanQueue.shutdown, timeout)
+    until_s = monotonic() + seconds(timeout)
+    reporters = _reporters()
+    result = await _each(AsyncSpanQueue.shutdown, timeout)
+    await _aconclude(reporters, until_s - monotonic())
+    return result
 
 
 def _observed() -> Stats:
@@ -300,6 +319,42 @@ async def _each(
     return functools.reduce(FlushResult.joined, results)
 
 
+def _reporters_of(queue: AsyncSpanQueue, lanes: Iterable[Lane]) -> tuple[Reporter, ...]:
+    return tuple(
+        [
+            Reporter(queue, lane, lane.exporter)
+            for lane in lanes
+            if lane.teller is None and takes_reports(lane.exporter)
+        ]
+    )
+
+
+def _reporters() -> list[Reporter]:
+    if _diversions:
+        return []
+    return [*current().reporters, *(one for one in [*_parting] if not one.is_over)]
+
+
+def _conclude(reporters: Sequence[Reporter], timeout: float) -> None:
+    """Have the last reports sent, within what is left of a timeout."""
+    done = Latch()
+    if timeout > 0 and conclude_soon(reporters, done.set):
+        done.wait(min(timeout, LAST_S))
+
+
+async def _aconclude(reporters: Sequence[Reporter], timeout: float) -> None:
+    done = asyncio.Event()
+    here = Home(asyncio.get_running_loop())
+    if timeout > 0 and conclude_soon(reporters, lambda: here.call(done.set)):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(timeout, LAST_S)):
+                await done.wait()
+
+
+def _conclude_at_exit() -> None:
+    _conclude(_reporters(), current().queue.grace_left_s)
+
+
 def seconds(timeout: float) -> float:
     """Return a timeout that the platform's waits can take.
 
@@ -329,8 +384,10 @@ def _replace(pipe: Pipeline) -> None:
             if queue.is_over:
                 _draining.remove(queue)
                 _past = _past.joined(_books_of(queue)).summed()
+        _parting[:] = [one for one in _parting if not one.is_over]
         if before is not None:
             _draining.append(before.queue)
+            _parting.extend(before.reporters)
     if before is not None:
         before.queue.close_soon(keep=lambda: current().processors)
 
@@ -432,9 +489,10 @@ def _forget_parent() -> None:
     global _beneath, _lock, _past
     _lock = threading.RLock()
     _past = Stats()
-    exits.pin([*_draining, *_diversions, _beneath])
+    exits.pin([*_draining, *_parting, *_diversions, _beneath])
     is_diverted = bool(_diversions)
     _draining.clear()
+    _parting.clear()
     _diversions.clear()
     _beneath = None
     if _current is not None:
@@ -444,4 +502,5 @@ def _forget_parent() -> None:
 
 
 exits.after_fork(_forget_parent)
+exits.at_the_end(_conclude_at_exit)
 recorder.books = _observed

@@ -53,3 +53,15 @@ class Exporter(Protocol):
     async def close(self) -> None:
         """Let go of what belongs to the running loop."""
         ...
+
+
+class Teller(Protocol):
+    """Tells a destination what became of its lane's spans; called on the lane's loop."""
+
+    def answered(self) -> None:
+        """Note that a batch has its answer, and the books count it."""
+        ...
+
+    async def tell_last(self) -> None:
+        """Tell what is still untold: the lane ends. Bounded; never raises an `Exception`."""
+        ...

@@ -31,9 +31,10 @@ from everyspan.config import Settings
 from everyspan.delivery.backlog import Backlog, Batch
 from everyspan.delivery.backoff import wait_s
 from everyspan.delivery.circuit import Blame, Circuit
-from everyspan.delivery.exporter import Exporter
+from everyspan.delivery.exporter import Exporter, Teller
 from everyspan.delivery.gate import Gate
 from everyspan.delivery.limiter import Limiter
+from everyspan.delivery.losses import LostParts
 from everyspan.delivery.verdict import judge
 from everyspan.errors import (
     BatchRefusedError,
@@ -100,6 +101,8 @@ class Lane:
         self.hurries = 0
         self.hurry_seq = 0
         self.heard_of: Mapping[str, int] = {}
+        self.teller: Teller | None = None
+        self.lost_parts = LostParts()
         self.wakes_at_s = NEVER_S
         self._gate = gate
         self._settings = settings
@@ -326,6 +329,8 @@ class Lane:
                 part.losses = {}
             losses = part.losses.setdefault(self.account.name, {})
             losses[reason] = losses.get(reason, 0) + 1
+            if self.teller is not None:
+                self.lost_parts.add(part)
         # The 1st, the 10th, the 100th (`trace:Q27`, P4).
         if str(self._lost(reason)).rstrip("0") == "1":
             self._gate.after.append(partial(self._warn_of_loss, reason))
@@ -563,14 +568,17 @@ class Lane:
         tasks = self.tasks_on(loop)
         for task in tasks:
             task.cancel()
-        if closes:
-            self._spawn(self._close_after(tasks))
+        if closes or self.teller is not None:
+            self._spawn(self._close_after(tasks, closes))
 
-    async def _close_after(self, tasks: list[asyncio.Task[None]]) -> None:
+    async def _close_after(self, tasks: list[asyncio.Task[None]], closes: bool) -> None:
         if tasks:
             # A send that is still unwinding may hold a connection that nobody would close then.
             await asyncio.wait(tasks, timeout=UNWIND_S)
-        await self.exporter.close()
+        if self.teller is not None:
+            await self.teller.tell_last()
+        if closes:
+            await self.exporter.close()
 
     def tasks_on(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[None]]:
         """Return the lane's unfinished tasks on a loop."""
@@ -651,6 +659,8 @@ class Lane:
         finally:
             # That of this loop: the lane may have moved on to another.
             wake_up.set()
+        if self.teller is not None:
+            self.teller.answered()
 
     def _what_it_means(self, error: BaseException) -> ExportError:
         if self.exporter.is_foreign:

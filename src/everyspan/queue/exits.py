@@ -38,6 +38,7 @@ class Drainable(Protocol):
 
 _queues: dict[int, Drainable] = {}
 _after_fork: list[Callable[[], None]] = []
+_at_the_end: list[Callable[[], None]] = []
 
 
 def is_exiting() -> bool:
@@ -67,6 +68,11 @@ def after_fork(forget: Callable[[], None]) -> None:
     _after_fork.append(forget)
 
 
+def at_the_end(call: Callable[[], None]) -> None:
+    """Have `call` called when the queues have drained because the process ends."""
+    _at_the_end.append(call)
+
+
 def pin(thing: object) -> None:
     """Keep an inherited thing from being collected, and so closed."""
     _pinned.append(thing)
@@ -79,6 +85,8 @@ def _leave() -> None:
         queue.leave_soon()
     for queue in queues:
         queue.leave()
+    for call in _at_the_end:
+        call()
 
 
 def _in_child() -> None:

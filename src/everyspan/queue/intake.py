@@ -96,6 +96,11 @@ class Intake:
         self._handed_over = 0
         self._snapshot = Stats()
 
+    @property
+    def producer(self) -> str:
+        """What the names of this queue's parts begin with."""
+        return self._parts.producer
+
     def lane(self, processor: Processor | Exporter) -> Lane:
         """Return the lane of a processor, made at the first call for it."""
         key = id(processor)

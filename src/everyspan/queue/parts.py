@@ -29,7 +29,7 @@ class Parts:
 
     def __init__(self) -> None:
         self.forgotten = 0
-        self._producer = new_id()[:13]
+        self.producer = new_id()[:13]
         self._numbers = count(1)
         self._parts: dict[str, Part] = {}
         self._open: dict[str, _Open] = {}
@@ -104,4 +104,4 @@ class Parts:
             self._close(part)
 
     def _new(self, trace_id: str) -> Part:
-        return Part(f"{self._producer}-{next(self._numbers)}", trace_id)
+        return Part(f"{self.producer}-{next(self._numbers)}", trace_id)

@@ -36,7 +36,7 @@ from everyspan.ledger import FlushResult, Stats
 from everyspan.log import complain
 from everyspan.metrics.recorder import recorder
 from everyspan.model.mask import Masker, masker_in_force
-from everyspan.model.record import Limits, SpanRecord, freeze_span
+from everyspan.model.record import Limits, Part, SpanRecord, freeze_span
 from everyspan.model.span import Span, SpanEventType
 from everyspan.processors.base import Processor
 from everyspan.queue import exits
@@ -221,6 +221,21 @@ class AsyncSpanQueue:
         self._look_after()
         return self._intake.stats()
 
+    @property
+    def producer(self) -> str:
+        """What the names of this queue's parts of traces begin with."""
+        return self._intake.producer
+
+    def take_lost_parts(self, lane: Lane, parts_max: int) -> list[Part]:
+        """Return parts of traces that a lane lost spans of; it remembers them no more."""
+        with self._gate:
+            return lane.lost_parts.take(parts_max)
+
+    def put_back_lost_parts(self, lane: Lane, parts: list[Part]) -> None:
+        """Have a lane remember parts again that nobody could be told of."""
+        with self._gate:
+            lane.lost_parts.put_back(parts)
+
     def _look_after(self) -> None:
         now_s = self._clock.monotonic()
         if now_s > self._look_at_s:
@@ -256,6 +271,11 @@ class AsyncSpanQueue:
             self._gate.after.append(partial(self.close_soon, keep))
 
     @property
+    def is_stopped(self) -> bool:
+        """True once the queue takes no more spans."""
+        return self._intake.is_stopped
+
+    @property
     def is_over(self) -> bool:
         """True once the queue has been shut down and holds nothing any more."""
         return self._is_over
@@ -265,6 +285,12 @@ class AsyncSpanQueue:
         if not self._is_leaving:
             self._leave_until_s = self._clock.monotonic() + self._settings.grace_s
             self._is_leaving = True
+
+    @property
+    def grace_left_s(self) -> float:
+        """What is left of the grace of the process's end, which this begins."""
+        self.leave_soon()
+        return max(0.0, self._leave_until_s - self._clock.monotonic())
 
     def leave(self) -> None:
         """Drain because the process ends (see `exits`), within its grace."""
