@@ -47,7 +47,7 @@ class FailingStore(Store):
 
 def client_of(error: Exception) -> httpx2.AsyncClient:
     transport = httpx2.ASGITransport(create_app(FailingStore(error)))
-    return httpx2.AsyncClient(transport=transport, base_url="http://server")
+    return httpx2.AsyncClient(transport=transport, base_url="http://localhost")
 
 
 async def every_reply(client: httpx2.AsyncClient) -> list[httpx2.Response]:

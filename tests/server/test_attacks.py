@@ -25,7 +25,8 @@ body.BODY_TIME_MAX_S = 0.5
 protocol.HEAD_TIME_MAX_S = 0.5
 """
 PIECES = [b"\\u0000", b"\\ud800", b"1e999", b"null", b"9" * 40, b'"id":"\\udfff",']
-PUT = b"PUT /v5/spans/batch HTTP/1.1\r\nhost: x\r\n"
+CLOSE = b" HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n"
+PUT = b"PUT /v5/spans/batch HTTP/1.1\r\nhost: 127.0.0.1\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +84,8 @@ def exchange(server: ServerProcess, data: bytes) -> bytes:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
-        b"GET http://[::1 HTTP/1.1\r\nhost: x\r\n\r\n",
-        b"FOO / HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET http://[::1 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n",
+        b"FOO / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         PUT + b"content-length: -1\r\n\r\n",
         PUT + b"content-length: 1\r\ncontent-length: 2\r\n\r\nab",
@@ -208,7 +209,7 @@ def test_pipelined_requests_are_answered_in_order(server: ServerProcess) -> None
     reply = exchange(
         server,
         put
-        + b"GET /nope HTTP/1.1\r\nhost: x\r\n\r\n"
+        + b"GET /nope HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
         + put.replace(b"host", b"connection: close\r\nhost"),
     )
     statuses = [part[:3] for part in reply.split(b"HTTP/1.1 ")[1:]]
@@ -219,19 +220,20 @@ def test_pipelined_requests_are_answered_in_order(server: ServerProcess) -> None
     "data",
     [
         b"GET /healthz HTTP/1.0\r\n\r\n",
-        b"OPTIONS * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        b"GET http://other/healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        b"OPTIONS *" + CLOSE,
+        b"GET http://other/healthz" + CLOSE,
         b"CONNECT other:443 HTTP/1.1\r\nhost: other:443\r\nconnection: close\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: upgrade\r\n"
+        b"upgrade: websocket\r\n\r\n",
         PUT + b"connection: upgrade\r\nupgrade: h2c\r\ncontent-length: 2\r\n\r\n{}",
         PUT
         + b"connection: close\r\nx-selected-account-id: \xff\xfe\r\ncontent-length: 2\r\n\r\n{}",
-        b"GET /v5/spans/%00%ff%2e%2e%2f HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        b"GET //v5//spans HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        b"GET /spans/%00%ff%2e%2e%2f?limit=%00 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        b"GET /spans?limit=%ff&task_id=%00&trace_id=%ed%a0%80 HTTP/1.1\r\nhost: x\r\n\r\n",
-        b"PATCH /spans/../../x HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}",
-        b"GET /v5/spans/search?limit=%00&limit=1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        b"GET /v5/spans/%00%ff%2e%2e%2f" + CLOSE,
+        b"GET //v5//spans" + CLOSE,
+        b"GET /spans/%00%ff%2e%2e%2f?limit=%00" + CLOSE,
+        b"GET /spans?limit=%ff&task_id=%00&trace_id=%ed%a0%80 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n",
+        b"PATCH /spans/../../x HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 2\r\n\r\n{}",
+        b"GET /v5/spans/search?limit=%00&limit=1" + CLOSE,
     ],
 )
 def test_unusual_requests_get_an_answer(server: ServerProcess, data: bytes) -> None:

@@ -76,7 +76,7 @@ def test_a_second_signal_does_not_wait_for_a_stalled_request(tmp_path: Path) -> 
         host, _, port = server.base_url.removeprefix("http://").partition(":")
         with socket.create_connection((host, int(port))) as stalled:
             stalled.sendall(
-                b"PUT /v5/spans/batch HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n"
+                b"PUT /v5/spans/batch HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n"
                 b"expect: 100-continue\r\n\r\n"
             )
             # The server waits for the body from here on.

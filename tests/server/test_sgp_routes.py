@@ -87,7 +87,7 @@ def test_a_bad_item_is_named_and_nothing_of_its_batch_is_stored(
     for method in ("PUT", "POST"):
         reply = http.request(method, BATCH, content=batch)
         assert (reply.status_code, locs(reply)) == (status, [["body", "items", 1, field]])
-        assert set(reply.json()) == {"detail", "message", "code"}
+        assert set(reply.json()) == {"detail", "message", "code", "request_id"}
     reply = http.post("/v5/spans", content=json.dumps(bad))
     assert (reply.status_code, locs(reply)) == (status, [["body", field]])
     assert stored(http) == []
@@ -431,7 +431,7 @@ def test_every_reply_says_it_is_everyspan_and_none_redirects(http: httpx2.Client
         assert reply.headers["x-everyspan"]
         assert reply.headers["content-type"] == "application/json"
         if status >= 400:
-            assert set(reply.json()) == {"detail", "message", "code"}
+            assert set(reply.json()) == {"detail", "message", "code", "request_id"}
 
 
 def test_compressed_bodies_are_refused_not_misread(http: httpx2.Client) -> None:

@@ -26,8 +26,22 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
     help="SQLite file that keeps the spans. Default: everyspan/traces.sqlite in XDG_DATA_HOME, "
     "else in ~/.local/share.",
 )
+@click.option(
+    "--allow-host",
+    "allow_hosts",
+    metavar="NAME",
+    multiple=True,
+    help="A further name that requests may call the server by, such as that of a proxy in front or "
+    "of a container. Repeatable.",
+)
 @click.option("--data-home", envvar="XDG_DATA_HOME", hidden=True)
-def serve(host: str, port: int, store: Path | None, data_home: str | None) -> None:
+def serve(
+    host: str,
+    port: int,
+    store: Path | None,
+    allow_hosts: tuple[str, ...],
+    data_home: str | None,
+) -> None:
     """Run the trace server until Ctrl-C.
 
     Exit code 2 if the port is taken or the store cannot be opened.
@@ -54,7 +68,7 @@ def serve(host: str, port: int, store: Path | None, data_home: str | None) -> No
         if host not in LOOPBACK_HOSTS:
             click.echo("everyspan: open to other machines, and no key is asked", err=True)
 
-    run(host=host, port=port, store_path=path, ready=ready)
+    run(host=host, port=port, store_path=path, allow_hosts=allow_hosts, ready=ready)
 
 
 def default_store(data_home: str | None) -> Path:

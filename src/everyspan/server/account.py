@@ -1,10 +1,9 @@
-"""Whose spans a request is about: the header of the SGP spans API, on every surface."""
+"""Who asks, and about whose spans: what the guard found out before any route is run."""
 
 from __future__ import annotations
 
+import msgspec
 from starlette.requests import Request
-
-from everyspan.errors import RequestError
 
 ACCOUNT_HEADER = "x-selected-account-id"
 LOCAL_ACCOUNT = "local"
@@ -12,18 +11,28 @@ LOCAL_ACCOUNT = "local"
 ACCOUNT_MAX = 256
 
 
-def account_of(request: Request) -> str:
-    """Return the account that a request selects.
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a request is from.
 
-    Raises:
-        RequestError: 400; the name is too long.
+    Attributes:
+        account: Whose spans it is about; the caller may use it.
+        accounts: Those it may use, `*` for all.
+        key_id: Names its key; None where no key is asked for.
     """
-    account = request.headers.get(ACCOUNT_HEADER) or LOCAL_ACCOUNT
-    if len(account) > ACCOUNT_MAX:
-        raise RequestError(
-            400,
-            "INVALID_ACCOUNT",
-            f"the account has more than {ACCOUNT_MAX} characters",
-            loc=("header", ACCOUNT_HEADER),
-        )
-    return account
+
+    account: str
+    accounts: tuple[str, ...] = ("*",)
+    scopes: tuple[str, ...] = ("read", "write")
+    key_id: str | None = None
+    expires_ns: int | None = None
+
+
+def caller_of(request: Request) -> Caller:
+    """Return who a request is from."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+def account_of(request: Request) -> str:
+    """Return the account that a request is about."""
+    return caller_of(request).account

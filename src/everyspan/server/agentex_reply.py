@@ -73,7 +73,8 @@ def agentex_problem(
     """Return an error as this API words it."""
     if details:
         message = "; ".join(f"{'.'.join(map(str, each.loc))}: {each.msg}" for each in details)
-    if request_id is not None:
+    # This API has no field for it; where somebody has to look into our log, its text has it.
+    if request_id is not None and status >= 500:
         message = f"{message}, request {request_id}"
     body = _Invalid(message) if status == 422 else _Error(message, status)
     return Response(_encode(body), status, dict(headers or {}), media_type="application/json")

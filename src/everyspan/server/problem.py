@@ -76,7 +76,7 @@ def problem(
     )
 
 
-def refusal(error: RequestError, reply: ProblemReply) -> Response:
+def refusal(error: RequestError, reply: ProblemReply, *, request_id: str | None = None) -> Response:
     """Return the reply that says why a request was refused."""
     headers: dict[str, str] = {}
     if error.status == 409:
@@ -89,7 +89,14 @@ def refusal(error: RequestError, reply: ProblemReply) -> Response:
         details = error.details
     else:
         details = [Detail(error.loc, str(error), error.code.lower())] if error.loc else []
-    return reply(error.status, error.code, str(error), details=details, headers=headers)
+    return reply(
+        error.status,
+        error.code,
+        str(error),
+        details=details,
+        headers=headers,
+        request_id=request_id,
+    )
 
 
 def _path(loc: Sequence[str | int]) -> str:

@@ -12,7 +12,7 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from everyspan.server.app import VERSION_HEADER
+from everyspan.server.envelope import VERSION_HEADER
 from everyspan.server.problem import problem
 
 HEAD_BYTES_MAX = 64 * 1024

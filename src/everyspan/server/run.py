@@ -13,7 +13,7 @@ import errno
 import signal
 import socket
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import uvicorn
 
 from everyspan.errors import SettingsError
 from everyspan.server.app import create_app
+from everyspan.server.hosts import Hosts
 from everyspan.server.protocol import BoundedHttpProtocol
 from everyspan.server.stores.sqlite import SqliteStore
 
@@ -40,23 +41,27 @@ def run(
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
     store_path: str | Path,
+    allow_hosts: Sequence[str] = (),
     ready: Ready | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
         port: 0 takes a free one.
+        allow_hosts: Further names that requests may call it by, as one behind a proxy is.
         ready: Called once, with host and port, when requests are answered.
 
     Raises:
-        SettingsError: The address cannot be had; the text says why and what to do.
+        SettingsError: The address cannot be had, or a name is none; the text says what to do.
         StoreError: The store cannot be opened.
     """
     listener = _listen(host, port)
     with listener:
+        address = listener.getsockname()
+        hosts = Hosts([host, address[0]], allow_hosts)
         store = SqliteStore(store_path)
         config = uvicorn.Config(
-            create_app(store),
+            create_app(store, hosts),
             http=BoundedHttpProtocol,
             ws="none",
             lifespan="on",
@@ -69,8 +74,7 @@ def run(
             timeout_graceful_shutdown=STOP_TIME_MAX_S,
             backlog=BACKLOG,
         )
-        bound_port: int = listener.getsockname()[1]
-        server = _Server(config, lambda: ready(host, bound_port) if ready else None)
+        server = _Server(config, lambda: ready(host, address[1]) if ready else None)
         asyncio.run(server.serve(sockets=[listener]))
 
 
