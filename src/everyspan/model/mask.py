@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from everyspan.errors import SettingsError
-from everyspan.model.credentials import NOTHING_FOUND, redact
+from everyspan.model.credentials import NOTHING_FOUND, may_hold_credential, redact
 from everyspan.model.freeze import PAYLOAD_BYTES_MAX, freeze
 from everyspan.model.record import SpanRecord
 from everyspan.model.span import SPAN_ERROR_KEY, SpanType
@@ -93,6 +93,8 @@ class Masker:
         if frozen is None:
             return None
         try:
+            if self._mask is None and not may_hold_credential(frozen):
+                return frozen
             value = _decode(frozen)
             if self._mask is None:
                 masked = redact(value)
