@@ -142,6 +142,52 @@ def test_a_report_is_due_for_ten_minutes() -> None:
     assert assess(rows, now_s=T0_S + 5 + REPORT_S_MAX).state is State.UNACCOUNTED
 
 
+def judged(
+    rows: list[Row], lost: dict[str, int], *, total: int | None, now_s: float = LONG_AFTER_S
+) -> Verdict:
+    """The verdict where the producer reported of part `a` at second 20."""
+    tally = Tally()
+    tally.take_report("a", lost, total=total, told_s=T0_S + 20)
+    for row in rows:
+        tally.add(row)
+    return tally.verdict(now_s=now_s)
+
+
+def test_a_loss_that_was_found_later_explains_a_hole() -> None:
+    """P11: the closing record had left when the span expired."""
+    holed = part_of(14)[:5] + part_of(14)[7:]
+    assert str(assess(holed, now_s=LONG_AFTER_S)) == "? 2 missing, nobody reported why"
+    verdict = judged(holed, {"expired": 2}, total=14)
+    assert str(verdict) == "✕ 12 of 14, 2 dropped: expired"
+    assert str(judged(holed, {"expired": 1}, total=14)) == (
+        "✕ 12 of 14, 1 dropped: expired, 1 missing, nobody reported why"
+    )
+
+
+def test_a_report_stands_in_for_a_closing_record_that_was_lost() -> None:
+    """P11: neither its total nor its reasons are lost with it."""
+    verdict = judged(part_of(14)[:13], {"http 422": 1}, total=14)
+    assert (verdict.reports_due, verdict.reports_missing) == (0, 0)
+    assert str(verdict) == "✕ 13 of 14, 1 dropped: http 422"
+
+
+def test_a_part_of_which_nothing_is_stored_is_told_by_its_report() -> None:
+    """P11: a part whose only span is missing shows."""
+    other = part_of(3, part="b")
+    assert assess(other, now_s=LONG_AFTER_S).state is State.COMPLETE
+    assert str(judged(other, {"http 422": 1}, total=1)) == "✕ 3 of 4, 1 dropped: http 422"
+    still_open = judged(other, {"queue full": 2}, total=None, now_s=T0_S + 21)
+    assert (still_open.expected, dict(still_open.dropped)) == (5, {"queue full": 2})
+
+
+def test_losses_that_both_told_count_once() -> None:
+    """P11: the report counts what the closing record told, and perhaps more."""
+    rows = part_of(14, dropped={"queue full": 2})
+    verdict = judged(rows[:2] + rows[5:], {"queue full": 3}, total=14)
+    assert str(verdict) == "✕ 11 of 14, 3 dropped: queue full"
+    assert judged(rows, {"queue full": 3}, total=14).state is State.COMPLETE
+
+
 def test_a_drop_that_arrived_after_all_is_no_loss() -> None:
     """C3: every ordinal is stored, whatever the producer feared."""
     verdict = assess(part_of(3, dropped={"timeout": 2}), now_s=LONG_AFTER_S)

@@ -3,8 +3,8 @@
 C1  Order, repeats and versions of the spans change nothing.
 C2  `complete` only when every part has closed, every ordinal is stored and every parent is known:
     taking away a span that has company in its part, or a child, never leaves `complete`.
-C3  `lost` only where a producer reported drops; a gap that nobody explained is `late` while young,
-    then `unaccounted`.
+C3  `lost` only where a producer reported drops, with a span or in a report of its own; a gap that
+    nobody explained is `late` while young, then `unaccounted`.
 C4  A hostile or broken record is no record; nothing here raises on any JSON.
 
 What cannot be seen: a part whose only span is missing and has no stored child; a trace with no
@@ -233,6 +233,27 @@ class Tally:
             self._counted.add(span_id)
             part.take(record, seen_s)
 
+    def take_report(
+        self, part_id: str, lost: Mapping[str, int], *, total: int | None, told_s: float
+    ) -> None:
+        """Take what a producer reported of a part beside its spans: losses found later (P11).
+
+        Args:
+            lost: Spans of the part that will not come, by reason, its closing record's included.
+            total: How many spans ended in it; None while it was open.
+            told_s: Unix time of the report.
+        """
+        part = self._parts.get(part_id)
+        if part is None:
+            part = self._parts[part_id] = _Part()
+        part.newest_s = _latest(part.newest_s, told_s)
+        if total is not None:
+            part.total = max(total, part.total or 0)
+            part.closed_s = _latest(part.closed_s, told_s)
+        for reason, spans in lost.items():
+            part.dropped[reason] = max(spans, part.dropped.get(reason, 0))
+        part.reported = max(part.reported, sum(lost.values()))
+
     def verdict(self, *, now_s: float) -> Verdict:
         """Return what is known at `now_s` (Unix time) of the spans taken so far."""
         silent_s = 0.0 if self._newest_s is None else max(0.0, now_s - self._newest_s)
@@ -368,6 +389,7 @@ class _Part:
     closed_s: float | None = None
     dropped: dict[str, int] = field(default_factory=dict)
     newest_s: float | None = None
+    reported: int = 0
 
     def take(self, record: Record, seen_s: float | None) -> None:
         """Take the record of an END; repeats change nothing (C1)."""
@@ -381,7 +403,7 @@ class _Part:
 
     @property
     def expected(self) -> int:
-        return max(self.total or 0, max(self.ordinals, default=0))
+        return max(self.total or 0, max(self.ordinals, default=0), self.reported)
 
     def silent_s(self, now_s: float) -> float:
         return math.inf if self.newest_s is None else now_s - self.newest_s
