@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everyspan.server.merge import merge
-from everyspan.server.row import SpanRow, keep_completeness, read_rev, read_usage
+from everyspan.server.row import Facts, SpanRow, keep_completeness, read_facts, read_rev
 from tests.server.rows import END_NS, START_NS, make_row
 
 
@@ -41,15 +41,13 @@ def versions(draw: st.DrawFn, keys: st.SearchStrategy[tuple[int | None, int]]) -
         "output": draw(payloads),
         "metadata": draw(payloads),
     }
-    row = version(
+    return version(
         end=end,
         rev=rev,
         start_ns=START_NS - draw(st.integers(0, 3)),
         name=draw(st.sampled_from(["n", "m"])),
         **fields,
     )
-    row.input_tokens, row.output_tokens = read_usage(row.metadata, row.output)
-    return row
 
 
 def revised(ends: list[int | None], draw: st.DrawFn) -> list[SpanRow]:
@@ -110,7 +108,6 @@ def test_each_field_is_from_the_newest_version_that_says_something(rows: list[Sp
         assert getattr(merged, field) == (said[-1] if said else empty), field
     statuses = [row.status for row in by_age if row.key[0] == newest.key[0] and row.status]
     assert merged.status == (statuses[-1] if statuses else None)
-    assert (merged.input_tokens, merged.output_tokens) == read_usage(merged.metadata, merged.output)
 
 
 def test_a_late_start_fills_what_the_end_left_empty_and_nothing_else() -> None:
@@ -180,7 +177,59 @@ def test_reads_usage_first_hit_wins() -> None:
     ]
     for metadata, output, tokens in cases:
         encoded = [None if x is None else msgspec.json.encode(x) for x in (metadata, output)]
-        assert read_usage(*encoded) == tokens, (metadata, output)
+        facts = read_facts(*encoded)
+        assert (facts.input_tokens, facts.output_tokens) == tokens, (metadata, output)
+
+
+def test_reads_what_summaries_need() -> None:
+    """`otlp` F7, F8, F13; `trace:U1`: facts of SGP, AgentEx and OTLP spans alike."""
+    cases: list[tuple[Any, Any, dict[str, Any]]] = [
+        (None, None, {}),
+        ([{"model": "m"}], [{"usage": {"input_tokens": 1}}], {}),
+        ({"model": 1, "cost_usd": "2", "__agent_name__": "", "__error__": []}, None, {}),
+        ({"cost_usd": -1}, None, {}),
+        ({"cost_usd": 1}, None, {"cost_usd": 1.0}),
+        (
+            {"model": "m", "__agent_name__": "a", "__everyspan__": {"p": "x"}},
+            None,
+            {"model": "m", "agent": "a", "record": '{"p":"x"}'},
+        ),
+        ({"__everyspan__": {"p": "x" * 20_000}}, None, {}),
+        (
+            {"__error__": {"type": "E", "message": "é" * 600}},
+            None,
+            {"error_type": "E", "error_message": "é" * 500},
+        ),
+        (
+            {"error": True, "error_type": "E", "error_message": "m"},
+            None,
+            {"error_type": "E", "error_message": "m"},
+        ),
+        (
+            {"aggregated_usage": {"input_tokens": 1}},
+            None,
+            {"input_tokens": 1, "usage_from": "metadata.aggregated_usage"},
+        ),
+        (
+            {"usage": {"input_tokens": 1}, "aggregated_usage": {"input_tokens": 2}},
+            None,
+            {"input_tokens": 1, "usage_from": "metadata.usage"},
+        ),
+        (
+            {"model": ""},
+            {"model": "m", "usage": {"completion_tokens": 2}},
+            {"output_tokens": 2, "usage_from": "output.usage"},
+        ),
+        (None, {"model": "a car, since no call's answer"}, {}),
+        (
+            None,
+            {"model": "m", "usage": {"prompt_tokens": 1}},
+            {"model": "m", "input_tokens": 1, "usage_from": "output.usage"},
+        ),
+    ]
+    for metadata, output, facts in cases:
+        encoded = [None if x is None else msgspec.json.encode(x) for x in (metadata, output)]
+        assert read_facts(*encoded) == Facts(**facts), (metadata, output)
 
 
 def test_an_edit_of_metadata_keeps_the_completeness_record() -> None:

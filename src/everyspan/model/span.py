@@ -22,6 +22,7 @@ SPAN_ERROR_KEY = "__error__"
 SPAN_TYPE_KEY = "__span_type__"
 COMPLETENESS_KEY = "__everyspan__"
 TASK_ID_KEY = "__task_id__"
+AGENT_NAME_KEY = "__agent_name__"
 
 DUMPED = (
     "id",

@@ -32,6 +32,7 @@ from everyspan.log import complain
 from everyspan.model.record import SpanRecord
 from everyspan.model.report import PRODUCERS_PATH
 from everyspan.model.span import (
+    AGENT_NAME_KEY,
     COMPLETENESS_KEY,
     SPAN_TYPE_KEY,
     TASK_ID_KEY,
@@ -151,7 +152,7 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
         stamps = {
             "__source__": "agentex",
             "__acp_type__": environment.acp_type or "async",
-            "__agent_name__": environment.agent_name,
+            AGENT_NAME_KEY: environment.agent_name,
             "__agent_id__": environment.agent_id,
         }
         self._stamps = {name: to_text(value) for name, value in stamps.items() if value}

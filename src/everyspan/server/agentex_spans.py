@@ -30,7 +30,6 @@ from everyspan.server.row import (
     members,
     read_rev,
     read_task_id,
-    read_usage,
     with_members,
 )
 from everyspan.server.stores.base import ListQuery, OrderBy
@@ -118,7 +117,6 @@ def decode_create(body: bytes, account: str) -> SpanRow:
             check.say(_BODY, "end_time", END_BEFORE_START, "range")
         check.finish()
     row.rev = read_rev(row.metadata)
-    row.input_tokens, row.output_tokens = read_usage(row.metadata, row.output)
     return row
 
 

@@ -17,7 +17,7 @@ know whether to replace it. `SpanRow.older` is that memory, empty for nearly eve
 
 from __future__ import annotations
 
-from everyspan.server.row import NOTHING, SpanRow, VersionKey, read_usage
+from everyspan.server.row import NOTHING, SpanRow, VersionKey
 
 _FILLED = (
     "parent_id",
@@ -69,7 +69,7 @@ def merge(old: SpanRow, new: SpanRow) -> SpanRow:
             older[field] = key
         values[field] = value
 
-    row = SpanRow(
+    return SpanRow(
         account=head.account,
         trace_id=head.trace_id,
         id=head.id,
@@ -80,5 +80,3 @@ def merge(old: SpanRow, new: SpanRow) -> SpanRow:
         older=older or None,
         **values,  # type: ignore[arg-type]  # the names and types are those of _FILLED
     )
-    row.input_tokens, row.output_tokens = read_usage(row.metadata, row.output)
-    return row

@@ -23,7 +23,6 @@ from everyspan.server.row import (
     keep_completeness,
     members,
     read_rev,
-    read_usage,
     with_members,
 )
 
@@ -86,7 +85,6 @@ def apply_patch(old: SpanRow, patch: SpanPatch) -> SpanRow:
     row.older = {
         field: key for field, key in (old.older or {}).items() if field not in changes
     } or None
-    row.input_tokens, row.output_tokens = read_usage(row.metadata, row.output)
     return row
 
 

@@ -7,14 +7,21 @@ its own words.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from contextlib import suppress
+from typing import Any, Literal, TypeGuard
 
 import msgspec
 from msgspec import Raw
 
-from everyspan.model.span import COMPLETENESS_KEY, TASK_ID_KEY
+from everyspan.model.span import (
+    AGENT_NAME_KEY,
+    COMPLETENESS_KEY,
+    SPAN_ERROR_KEY,
+    TASK_ID_KEY,
+)
 
 NO_REV = -1
 TASK_ID_MAX = 4_096
@@ -28,6 +35,14 @@ DEFAULT_TYPE = "STANDALONE"
 
 VersionKey = tuple[bool, int, int]
 """Completed?, end in nanoseconds (0 while in progress), revision: the greater version is newer."""
+
+UsageFrom = Literal["metadata.usage", "output.usage", "metadata.aggregated_usage"]
+
+NAME_MAX = 256
+MESSAGE_MAX = 500
+"""Characters of a name and a message among the facts; the payload has the rest."""
+RECORD_BYTES_MAX = 16 * 1024
+"""A longer completeness record is none: ours has a few hundred bytes."""
 
 _INTEGER = re.compile(rb"\d{1,18}")
 _REV_MAX = 2**62
@@ -62,8 +77,6 @@ class SpanRow(msgspec.Struct, kw_only=True, gc=False):
     output: bytes | None = None
     metadata: bytes | None = None
     expected: bytes | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
     rev: int = NO_REV
     older: dict[str, VersionKey] | None = None
 
@@ -71,6 +84,11 @@ class SpanRow(msgspec.Struct, kw_only=True, gc=False):
     def key(self) -> VersionKey:
         """The newest version's key."""
         return (self.end_ns is not None, self.end_ns or 0, self.rev)
+
+    @property
+    def facts(self) -> Facts:
+        """What the payloads say of the span; read anew each time."""
+        return read_facts(self.metadata, self.output)
 
     @property
     def payload_bytes(self) -> int:
@@ -82,8 +100,38 @@ class SpanRow(msgspec.Struct, kw_only=True, gc=False):
         )
 
 
-class _Marks(msgspec.Struct):
+class Facts(msgspec.Struct, frozen=True, gc=False):
+    """What is said of a span inside its payloads, each None where nothing is.
+
+    `record` is the completeness record's JSON text. `usage_from` says where the token counts
+    stand: a call's own are in its output.
+    """
+
+    record: str | None = None
+    model: str | None = None
+    agent: str | None = None
+    cost_usd: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    usage_from: UsageFrom | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+
+    @property
+    def aggregated(self) -> bool:
+        """Whether the token counts sum up what other spans report as well."""
+        return self.usage_from in ("metadata.usage", "metadata.aggregated_usage")
+
+
+class _Marks(msgspec.Struct, gc=False):
     usage: Raw = Raw()
+    aggregated_usage: Raw = Raw()
+    model: Raw = Raw()
+    cost_usd: Raw = Raw()
+    error_type: Raw = Raw()
+    error_message: Raw = Raw()
+    agent: Raw = msgspec.field(default=Raw(), name=AGENT_NAME_KEY)
+    error: Raw = msgspec.field(default=Raw(), name=SPAN_ERROR_KEY)
     task_id: Raw = msgspec.field(default=Raw(), name=TASK_ID_KEY)
     completeness: Raw = msgspec.field(default=Raw(), name=COMPLETENESS_KEY)
 
@@ -92,11 +140,16 @@ class _Completeness(msgspec.Struct):
     rev: int = NO_REV
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     input_tokens: Raw = Raw()
     prompt_tokens: Raw = Raw()
     output_tokens: Raw = Raw()
     completion_tokens: Raw = Raw()
+
+
+class _Error(msgspec.Struct, gc=False):
+    type: Raw = Raw()
+    message: Raw = Raw()
 
 
 _encode = msgspec.json.Encoder().encode
@@ -104,6 +157,11 @@ _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_marks = msgspec.json.Decoder(_Marks).decode
 _decode_completeness = msgspec.json.Decoder(_Completeness).decode
 _decode_usage = msgspec.json.Decoder(_Usage).decode
+_decode_error = msgspec.json.Decoder(_Error).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_decode_amount = msgspec.json.Decoder(float).decode
+_NO_MARKS = _Marks()
+_NO_FACTS = Facts()
 
 
 def read_rev(metadata: bytes | None) -> int:
@@ -176,22 +234,78 @@ def read_task_id(metadata: bytes | None) -> str | None:
     return task_id if is_task_id(task_id) else None
 
 
-def read_usage(metadata: bytes | None, output: bytes | None) -> tuple[int | None, int | None]:
-    """Return input and output tokens as reported, None where nothing was (`sgp` §6, usage)."""
-    tokens_in: int | None = None
-    tokens_out: int | None = None
-    for payload in (metadata, output):
-        if payload is None or b'"usage"' not in payload:
+def read_facts(metadata: bytes | None, output: bytes | None) -> Facts:
+    """Return what the payloads of a span say of it (`sgp` §6 usage, `otlp` F7, F8, F13).
+
+    Tokens in and out are each from the first place that counts them: `metadata.usage`,
+    `output.usage`, `metadata.aggregated_usage`. What is of another shape says nothing.
+    """
+    said = _NO_MARKS if metadata in NOTHING or is_array(metadata) else _decode_marks(metadata)
+    answered = _NO_MARKS
+    # Outputs are long: most are not read for this.
+    if output is not None and b'"usage"' in output and not is_array(output):
+        answered = _decode_marks(output)
+    if said is _NO_MARKS and answered is _NO_MARKS:
+        return _NO_FACTS
+
+    tokens_in = tokens_out = usage_from = None
+    places: tuple[tuple[UsageFrom, Raw], ...] = (
+        ("metadata.usage", said.usage),
+        ("output.usage", answered.usage),
+        ("metadata.aggregated_usage", said.aggregated_usage),
+    )
+    for place, raw in places:
+        if not raw:
             continue
-        try:
-            usage = _decode_usage(_decode_marks(payload).usage)
-        except msgspec.MsgspecError:
-            continue
-        if tokens_in is None:
-            tokens_in = _first_integer(usage.input_tokens, usage.prompt_tokens)
-        if tokens_out is None:
-            tokens_out = _first_integer(usage.output_tokens, usage.completion_tokens)
-    return tokens_in, tokens_out
+        counts = _read_usage(raw)
+        if counts != (None, None):
+            usage_from = usage_from or place
+            tokens_in = counts[0] if tokens_in is None else tokens_in
+            tokens_out = counts[1] if tokens_out is None else tokens_out
+
+    error_type, error_message = said.error_type, said.error_message
+    if said.error:
+        with suppress(msgspec.MsgspecError):
+            error = _decode_error(said.error)
+            error_type, error_message = error.type or error_type, error.message or error_message
+    record = bytes(said.completeness)
+    return Facts(
+        record=record.decode() if record and len(record) <= RECORD_BYTES_MAX else None,
+        model=_read_text(said.model or answered.model, NAME_MAX),
+        agent=_read_text(said.agent, NAME_MAX),
+        cost_usd=_read_amount(said.cost_usd),
+        input_tokens=tokens_in,
+        output_tokens=tokens_out,
+        usage_from=usage_from,
+        error_type=_read_text(error_type, NAME_MAX),
+        error_message=_read_text(error_message, MESSAGE_MAX),
+    )
+
+
+def _read_usage(raw: Raw) -> tuple[int | None, int | None]:
+    try:
+        usage = _decode_usage(raw)
+    except msgspec.MsgspecError:
+        return None, None
+    return (
+        _first_integer(usage.input_tokens, usage.prompt_tokens),
+        _first_integer(usage.output_tokens, usage.completion_tokens),
+    )
+
+
+def _read_text(raw: Raw, length_max: int) -> str | None:
+    try:
+        return _decode_text(raw)[:length_max] or None if raw else None
+    except msgspec.MsgspecError:
+        return None
+
+
+def _read_amount(raw: Raw) -> float | None:
+    try:
+        amount = _decode_amount(raw) if raw else None
+    except msgspec.MsgspecError:
+        return None
+    return amount if amount is not None and 0 <= amount < math.inf else None
 
 
 def _first_integer(*candidates: Raw) -> int | None:

@@ -110,6 +110,7 @@ def _to_out(row: SpanRow) -> _SpanOut:
     def payload(value: bytes | None) -> Raw | UnsetType:
         return UNSET if value is None else Raw(as_object(value))
 
+    facts = row.facts
     return _SpanOut(
         id=row.id,
         trace_id=row.trace_id,
@@ -129,8 +130,8 @@ def _to_out(row: SpanRow) -> _SpanOut:
         output=payload(row.output),
         metadata=payload(_metadata(row)),
         expected=payload(row.expected),
-        input_tokens=optional(row.input_tokens),
-        output_tokens=optional(row.output_tokens),
+        input_tokens=optional(facts.input_tokens),
+        output_tokens=optional(facts.output_tokens),
     )
 
 

@@ -20,7 +20,7 @@ from everyspan.server.checks import ID_MAX, TRACE_ID_MAX, Checks
 from everyspan.server.json_body import Loc, decode_json, malformed, to_detail
 from everyspan.server.patch import SpanPatch
 from everyspan.server.problem import Detail, InvalidRequestError
-from everyspan.server.row import SpanRow, read_rev, read_task_id, read_usage
+from everyspan.server.row import SpanRow, read_rev, read_task_id
 
 ITEMS_MAX = 1_000
 _BIG_BODY_BYTES = 4 * 1024 * 1024
@@ -146,7 +146,6 @@ def _to_row(check: Checks, item: _SpanCreate, loc: Loc, account: str) -> SpanRow
         check.say(loc, "obs_span_id", "obs_span_id needs obs_trace_id", "missing")
     metadata = check.payload(item.metadata, loc, "metadata")
     output = check.payload(item.output, loc, "output")
-    input_tokens, output_tokens = read_usage(metadata, output)
     span_id = item.id
     return SpanRow(
         account=account,
@@ -169,8 +168,6 @@ def _to_row(check: Checks, item: _SpanCreate, loc: Loc, account: str) -> SpanRow
         output=output,
         metadata=metadata,
         expected=check.payload(item.expected, loc, "expected"),
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
         rev=read_rev(metadata),
     )
 

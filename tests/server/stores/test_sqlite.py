@@ -12,7 +12,8 @@ import pytest
 
 from everyspan.errors import StoreBusyError, StoreError
 from everyspan.server.stores.base import ListQuery, SearchQuery, Store
-from everyspan.server.stores.sqlite import SqliteStore, open_writer
+from everyspan.server.stores.sqlite import SqliteStore
+from everyspan.server.stores.sqlite_file import open_writer
 from everyspan.server.stores.sqlite_list import _to_sql
 from everyspan.server.stores.sqlite_search import _Filters
 from tests.server.rows import make_row
@@ -156,41 +157,6 @@ def test_what_is_no_store_is_refused_by_name(tmp_path: Path, content: bytes | No
     path.mkdir() if content is None else path.write_bytes(content)
     with pytest.raises(StoreError, match=r"spans\.db"):
         SqliteStore(path)
-
-
-def test_other_databases_and_newer_schemas_are_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "spans.db"
-    with apsw.Connection(str(path)) as connection:
-        connection.execute("CREATE TABLE theirs (x)")
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match="not one of everyspan"):
-        SqliteStore(path)
-    assert path.read_bytes()[100:] == before[100:]
-    with apsw.Connection(str(path)) as connection:
-        connection.execute("DROP TABLE theirs")
-        connection.pragma("user_version", 99)
-    with pytest.raises(StoreError, match="schema 99"):
-        SqliteStore(path)
-
-
-async def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
-    path = tmp_path / "spans.db"
-    store = SqliteStore(path)
-    rows = [
-        make_row(id="s", metadata=b'{"__task_id__":"k"}', task_id="k"),
-        make_row(id="array", metadata=b'[{"__task_id__":"k"}]'),
-        make_row(id="none"),
-    ]
-    await store.upsert(rows)
-    await store.close()
-    with apsw.Connection(str(path)) as connection:
-        connection.execute("DROP INDEX spans_by_task; ALTER TABLE spans DROP COLUMN task_id")
-        connection.pragma("user_version", 1)
-    for _ in range(2):
-        store = SqliteStore(path)
-        assert await store.list_spans(ListQuery(account="a")) == rows
-        assert await store.list_spans(ListQuery(account="a", task_id="k")) == rows[:1]
-        await store.close()
 
 
 @pytest.mark.parametrize(

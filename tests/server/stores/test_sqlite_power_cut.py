@@ -13,7 +13,8 @@ import apsw
 import pytest
 
 from everyspan.model.ids import new_id
-from everyspan.server.stores.sqlite import SqliteStore, open_writer
+from everyspan.server.stores.sqlite import SqliteStore
+from everyspan.server.stores.sqlite_file import open_writer
 from everyspan.server.stores.sqlite_schema import prepare
 from tests.server.rows import make_row
 from tests.server.stores.recording_disk import Disk

@@ -191,4 +191,5 @@ def sort_value(row: SpanRow, sort_by: SortBy) -> int:
         return row.start_ns
     if sort_by == "duration_ms":
         return 0 if row.end_ns is None else row.end_ns - row.start_ns
-    return (row.input_tokens if sort_by == "input_tokens" else row.output_tokens) or 0
+    facts = row.facts
+    return (facts.input_tokens if sort_by == "input_tokens" else facts.output_tokens) or 0

@@ -10,7 +10,12 @@ import apsw
 from everyspan.errors import RequestError
 from everyspan.server.row import SpanRow
 from everyspan.server.stores.base import ListQuery, OrderBy
-from everyspan.server.stores.sqlite_schema import ROW_BYTES, SELECT_ROW_SQL, from_values
+from everyspan.server.stores.sqlite_rows import (
+    ROW_BYTES,
+    SELECT_ROW_SQL,
+    from_values,
+    otel_trace_id,
+)
 
 _ROW_SQL = SELECT_ROW_SQL + "WHERE s.seq = ?"
 _NULLABLE: frozenset[OrderBy] = frozenset(("end_ns", "parent_id", "task_id"))
@@ -50,12 +55,13 @@ def _read(connection: apsw.Connection, query: ListQuery) -> list[SpanRow]:
     return rows
 
 
-def _to_sql(query: ListQuery) -> tuple[str, list[str | int]]:
-    parameters: list[str | int]
+def _to_sql(query: ListQuery) -> tuple[str, list[str | int | bytes]]:
+    parameters: list[str | int | bytes]
     # Indexes are named, not left to the planner: it has no statistics.
     if query.trace_id is not None:
-        source = "spans s INDEXED BY spans_by_trace WHERE s.account = ? AND s.trace_id = ?"
-        parameters = [query.account, query.trace_id]
+        source = "spans s INDEXED BY spans_by_trace "
+        source += "WHERE s.account = ? AND s.otel_trace_id = ? AND s.trace_id = ?"
+        parameters = [query.account, otel_trace_id(query.trace_id), query.trace_id]
         if query.task_id is not None:
             source += " AND (s.task_id = ? OR s.trace_id = ?)"
             parameters += [query.task_id, query.task_id]
@@ -64,9 +70,10 @@ def _to_sql(query: ListQuery) -> tuple[str, list[str | int]]:
             "spans s WHERE s.seq IN ("
             "SELECT seq FROM spans INDEXED BY spans_by_task WHERE account = ? AND task_id = ? "
             "UNION SELECT seq FROM spans INDEXED BY spans_by_trace "
-            "WHERE account = ? AND trace_id = ?)"
+            "WHERE account = ? AND otel_trace_id = ? AND trace_id = ?)"
         )
-        parameters = [query.account, query.task_id] * 2
+        named = [query.account, query.task_id]
+        parameters = [*named, query.account, otel_trace_id(query.task_id), query.task_id]
     else:
         source = "spans s INDEXED BY spans_by_start WHERE s.account = ?"
         parameters = [query.account]

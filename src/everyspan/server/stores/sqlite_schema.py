@@ -1,27 +1,50 @@
-"""The tables of the SQLite store, and how a row goes into them and comes out.
+"""The tables of the SQLite store, and what brings an older file up to date.
 
 What is filtered or sorted by has a column in `spans`; payloads lie apart in `payloads`, so that a
-scan of many spans reads few pages. `codec` says how a payload body is packed: 0 is plain JSON text,
-an object with the keys input, output, metadata and expected, each absent where None.
+scan of many spans reads few pages.
 """
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Any
 
 import apsw
-import msgspec
-from msgspec import Raw
 
 from everyspan.errors import StoreError
-from everyspan.server.row import SpanRow, VersionKey, read_task_id
+from everyspan.server.row import read_task_id
+from everyspan.server.stores.sqlite_file import (
+    APPLICATION_ID,
+    SCHEMA_VERSION,
+    copy_to,
+    open_reader,
+    read_version,
+)
+from everyspan.server.stores.sqlite_rows import (
+    DERIVED_COLUMNS,
+    ROW_COLUMNS,
+    from_values,
+    read_metadata,
+    to_values,
+)
 
-SCHEMA_VERSION = 2
-
-# `seq` is the order of first arrival and never changes; `written_ns` is the last write.
-_SCHEMA = """
+# `seq` is the order of first arrival and never changes. `change` is the number of the transaction
+# that wrote the row last. `aggregated`: the token counts are 0 the call's own, 1 those of
+# `metadata.usage`, 2 of `metadata.aggregated_usage`.
+#
+# `numbers` has the last `change` and `seq` given out, and how many spans were `deleted`: not to be
+# had from the spans, since the last of them may have been deleted. What follows commits keeps here
+# up to which change it has come.
+_TABLES = """
+CREATE TABLE numbers (
+    name TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO numbers VALUES ('change', 0), ('seq', 0), ('deleted', 0);
 CREATE TABLE spans (
     seq INTEGER PRIMARY KEY,
+    change INTEGER NOT NULL,
     account TEXT NOT NULL,
     trace_id TEXT NOT NULL,
     id TEXT NOT NULL,
@@ -37,164 +60,131 @@ CREATE TABLE spans (
     application_variant_id TEXT,
     obs_trace_id TEXT,
     obs_span_id TEXT,
-    input_tokens INTEGER,
-    output_tokens INTEGER,
     rev INTEGER NOT NULL,
     older TEXT,
-    written_ns INTEGER NOT NULL
+    otel_trace_id BLOB NOT NULL,
+    otel_span_id BLOB NOT NULL,
+    record TEXT,
+    model TEXT,
+    agent TEXT,
+    cost_usd REAL,
+    input_tokens INTEGER,
+    output_tokens INTEGER,
+    aggregated INTEGER NOT NULL,
+    error_type TEXT,
+    error_message TEXT
 ) STRICT;
-CREATE UNIQUE INDEX spans_by_id ON spans (account, id, trace_id);
-CREATE INDEX spans_by_trace ON spans (account, trace_id, start_ns, id);
-CREATE INDEX spans_by_start ON spans (account, start_ns, trace_id, id);
-CREATE INDEX spans_by_task ON spans (account, task_id) WHERE task_id IS NOT NULL;
-CREATE TABLE payloads (
+CREATE TABLE IF NOT EXISTS payloads (
     seq INTEGER PRIMARY KEY,
     codec INTEGER NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
+"""
+_INDEXES = """
+CREATE UNIQUE INDEX spans_by_id ON spans (account, id, trace_id);
+CREATE INDEX spans_by_trace ON spans (account, otel_trace_id, start_ns, id);
+CREATE INDEX spans_by_start ON spans (account, start_ns, trace_id, id);
+CREATE INDEX spans_by_task ON spans (account, task_id) WHERE task_id IS NOT NULL;
+CREATE INDEX spans_by_change ON spans (change);
 """
 
 # Version 1 had no tasks.
 _TO_VERSION_2 = """
 ALTER TABLE spans ADD COLUMN task_id TEXT;
 UPDATE spans SET task_id = (SELECT task_id_in(codec, body) FROM payloads p WHERE p.seq = spans.seq);
-CREATE INDEX spans_by_task ON spans (account, task_id) WHERE task_id IS NOT NULL;
 """
 
-PLAIN = 0
-ROW_BYTES = 512
-"""What a row costs beside its payloads, roughly."""
-
-ROW_COLUMNS = (
-    "account",
-    "trace_id",
-    "id",
-    "name",
-    "start_ns",
-    "end_ns",
-    "parent_id",
-    "task_id",
-    "type",
-    "status",
-    "group_id",
-    "application_interaction_id",
-    "application_variant_id",
-    "obs_trace_id",
-    "obs_span_id",
-    "input_tokens",
-    "output_tokens",
-    "rev",
-    "older",
+# Version 2 had the time of the last write instead of a number, and nothing derived but tokens.
+_TO_VERSION_3 = """
+ALTER TABLE spans RENAME TO old_spans;
+DROP INDEX spans_by_id;
+DROP INDEX spans_by_trace;
+DROP INDEX spans_by_start;
+DROP INDEX IF EXISTS spans_by_task;
+CREATE TEMP TABLE changes (seq INTEGER PRIMARY KEY, change INTEGER NOT NULL);
+INSERT INTO changes SELECT seq, dense_rank() OVER (ORDER BY written_ns) FROM old_spans;
+"""
+_READ_VERSION_2 = (
+    f"SELECT seq, change, {', '.join(ROW_COLUMNS)}, codec, body "
+    "FROM old_spans JOIN payloads USING (seq) JOIN changes USING (seq) ORDER BY seq"
 )
-SELECT_ROW_SQL = (
-    "SELECT " + ", ".join(f"s.{column}" for column in ROW_COLUMNS) + ", p.codec, p.body "
-    "FROM spans s JOIN payloads p USING (seq) "
+_FROM_VERSION_2 = """
+UPDATE numbers SET value = (SELECT coalesce(max(seq), 0) FROM spans) WHERE name = 'seq';
+UPDATE numbers SET value = (SELECT coalesce(max(change), 0) FROM spans) WHERE name = 'change';
+DROP TABLE old_spans;
+DROP TABLE changes;
+"""
+
+_INSERT_COLUMNS = ("seq", "change", *ROW_COLUMNS, *DERIVED_COLUMNS)
+INSERT_SQL = (
+    f"INSERT INTO spans ({', '.join(_INSERT_COLUMNS)}) "
+    f"VALUES ({', '.join('?' * len(_INSERT_COLUMNS))})"
 )
 
-
-class Payloads(msgspec.Struct):
-    """The stored form of a span's payloads."""
-
-    input: Raw = Raw()
-    output: Raw = Raw()
-    metadata: Raw = Raw()
-    expected: Raw = Raw()
-
-
-_decode_payloads = msgspec.json.Decoder(Payloads).decode
-_encode_older = msgspec.json.Encoder().encode
-_decode_older = msgspec.json.Decoder(dict[str, VersionKey]).decode
+_log = logging.getLogger("everyspan.server.store")
 
 
 def prepare(connection: apsw.Connection, path: str) -> None:
     """Create the tables in an empty file, or bring those of an older everyspan up to date.
 
+    Before an older file is changed it is copied, to `<path>.before-v3`, and the log says so.
+
     Raises:
         StoreError: The file holds something else, or was written by a newer everyspan.
+        apsw.Error, OSError: It could not be done; the file is as it was.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = connection.pragma("user_version")
+        version = read_version(connection, path)
         if version == 0:
-            if connection.execute("SELECT count(*) FROM sqlite_schema").get:
-                raise StoreError(f"{path} is a database, but not one of everyspan")
-            connection.execute(_SCHEMA)
+            connection.execute(_TABLES)
+            connection.execute(_INDEXES)
+        elif version < SCHEMA_VERSION:
+            _keep_copy(path, version)
+            _migrate(connection, version)
+        if version != SCHEMA_VERSION:
+            connection.pragma("application_id", APPLICATION_ID)
             connection.pragma("user_version", SCHEMA_VERSION)
-        elif version == 1:
-            connection.create_scalar_function("task_id_in", _task_id_in, numargs=2)
-            connection.execute(_TO_VERSION_2)
-            connection.pragma("user_version", SCHEMA_VERSION)
-        elif version != SCHEMA_VERSION:
-            raise StoreError(
-                f"{path} has schema {version}; this everyspan knows {SCHEMA_VERSION} only"
-            )
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
+
+
+def _keep_copy(path: str, version: int) -> None:
+    copy = Path(f"{path}.before-v{SCHEMA_VERSION}")
+    # A connection of its own sees what is committed: the file before any change.
+    source = open_reader(path)
+    try:
+        copy_to(source, copy)
+    except (apsw.Error, OSError) as error:
+        raise StoreError(
+            f"{path} has schema {version} and must be brought to {SCHEMA_VERSION}, but cannot be "
+            f"copied to {copy} before: {error}"
+        ) from error
+    finally:
+        source.close()
+    _log.warning(
+        "%s is brought from schema %d to %d; as it was, it is kept in %s",
+        path,
+        version,
+        SCHEMA_VERSION,
+        copy,
+    )
+
+
+def _migrate(connection: apsw.Connection, version: int) -> None:
+    if version == 1:
+        connection.create_scalar_function("task_id_in", _task_id_in, numargs=2)
+        connection.execute(_TO_VERSION_2)
+    connection.execute(_TO_VERSION_3)
+    connection.execute(_TABLES)
+    for seq, change, *values in connection.execute(_READ_VERSION_2):
+        connection.execute(INSERT_SQL, (seq, change, *to_values(from_values(tuple(values)))))
+    connection.execute(_FROM_VERSION_2)
+    connection.execute(_INDEXES)
 
 
 def _task_id_in(*values: Any) -> str | None:
     return read_task_id(read_metadata(*values))
-
-
-def to_values(row: SpanRow) -> tuple[Any, ...]:
-    """Return what goes into ROW_COLUMNS."""
-    return (
-        row.account,
-        row.trace_id,
-        row.id,
-        row.name,
-        row.start_ns,
-        row.end_ns,
-        row.parent_id,
-        row.task_id,
-        row.type,
-        row.status,
-        row.group_id,
-        row.application_interaction_id,
-        row.application_variant_id,
-        row.obs_trace_id,
-        row.obs_span_id,
-        row.input_tokens,
-        row.output_tokens,
-        row.rev,
-        None if row.older is None else _encode_older(row.older).decode(),
-    )
-
-
-def to_body(row: SpanRow) -> bytes:
-    """Return the row's payloads as codec PLAIN."""
-    # Joined by hand: the payloads are JSON text already, an encoder would check each again.
-    members = [
-        b'"%b":%b' % (name, payload)
-        for name, payload in (
-            (b"input", row.input),
-            (b"output", row.output),
-            (b"metadata", row.metadata),
-            (b"expected", row.expected),
-        )
-        if payload is not None
-    ]
-    return b"{" + b",".join(members) + b"}"
-
-
-def from_values(values: tuple[Any, ...]) -> SpanRow:
-    """Return the row behind one result of SELECT_ROW_SQL."""
-    *columns, older, codec, body = values
-    assert codec == PLAIN
-    payloads = _decode_payloads(body)
-    return SpanRow(
-        **dict(zip(ROW_COLUMNS, columns, strict=False)),
-        older=None if older is None else _decode_older(older),
-        input=bytes(payloads.input) or None,
-        output=bytes(payloads.output) or None,
-        metadata=bytes(payloads.metadata) or None,
-        expected=bytes(payloads.expected) or None,
-    )
-
-
-def read_metadata(codec: int, body: bytes) -> bytes | None:
-    """Return the metadata inside a stored body."""
-    assert codec == PLAIN
-    return bytes(_decode_payloads(body).metadata) or None

@@ -6,7 +6,6 @@ from an index where there is one; then the rows themselves, until the byte budge
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,10 +15,12 @@ import msgspec
 from everyspan.errors import RequestError
 from everyspan.server.row import DEFAULT_STATUS, DEFAULT_TYPE, SpanRow, as_object
 from everyspan.server.stores.base import Position, SearchPage, SearchQuery, SortBy, Stopped
-from everyspan.server.stores.sqlite_schema import (
+from everyspan.server.stores.sqlite_readers import Deadline
+from everyspan.server.stores.sqlite_rows import (
     ROW_BYTES,
     SELECT_ROW_SQL,
     from_values,
+    otel_trace_id,
     read_metadata,
 )
 
@@ -40,19 +41,6 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 _Found = tuple[int, int, str, str]
 """seq, sort value, trace id, id."""
-
-
-class Deadline:
-    """When a read must stop; asked by SQLite every few thousand steps."""
-
-    def __init__(self, at_s: float) -> None:
-        self.at_s = at_s
-
-    def is_over(self) -> bool:
-        return time.monotonic() > self.at_s
-
-    def extend(self, seconds: float) -> None:
-        self.at_s = time.monotonic() + seconds
 
 
 def search(connection: apsw.Connection, query: SearchQuery, deadline: Deadline) -> SearchPage:
@@ -219,6 +207,8 @@ class _Filters:
         else:
             self.index = "spans_by_start"
 
+        if self.index == "spans_by_trace":
+            self._any_of("s.otel_trace_id", tuple(map(otel_trace_id, query.trace_ids)))
         self._any_of("s.trace_id", query.trace_ids)
         self._any_of("s.task_id", query.task_ids)
         self._any_of("s.id", query.span_ids)
@@ -252,7 +242,7 @@ class _Filters:
             self.sql += f" AND {condition}"
             self.parameters.append(value)
 
-    def _any_of(self, column: str, values: tuple[str, ...]) -> None:
+    def _any_of(self, column: str, values: tuple[str | bytes, ...]) -> None:
         if len(values) == 1:
             # Equality, not IN: only then does the index also give the order.
             self._compare(f"{column} = ?", values[0])
