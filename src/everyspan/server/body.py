@@ -3,12 +3,12 @@
 B1  A body over BODY_BYTES_MAX is 413, whether or not it says so beforehand; up to four times that
     is read and thrown away first, because a client that is still sending may never see the reply.
 B2  All bodies held at once stay under HELD_BYTES_MAX; beyond, 503: memory is bounded (P4).
-B3  A body that takes longer than BODY_TIME_MAX_S is 408.
+
+How long a body may take is the connection's business (protocol.py).
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NoReturn
@@ -19,7 +19,6 @@ from everyspan.errors import RequestError, StoreBusyError
 
 BODY_BYTES_MAX = 64 * 1024 * 1024
 HELD_BYTES_MAX = 256 * 1024 * 1024
-BODY_TIME_MAX_S = 60.0
 _THROWN_AWAY_MAX = 4 * BODY_BYTES_MAX
 
 
@@ -34,18 +33,14 @@ class Bodies:
         """Yield the body; it counts as held until the block is left.
 
         Raises:
-            RequestError: 408, 413 or 415.
+            RequestError: 413 or 415.
             StoreBusyError: Too many bodies are held already.
         """
         if "content-encoding" in request.headers:
             raise RequestError(415, "UNSUPPORTED_ENCODING", "compressed bodies are not supported")
         parts: list[bytes] = []
         try:
-            try:
-                async with asyncio.timeout(BODY_TIME_MAX_S):
-                    await self._collect(request, parts)
-            except TimeoutError:
-                raise RequestError(408, "BODY_TOO_SLOW", "the body took too long") from None
+            await self._collect(request, parts)
             parts[:] = [b"".join(parts)]
             yield parts[0]
         finally:
