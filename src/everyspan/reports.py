@@ -33,7 +33,15 @@ from everyspan.errors import ExportError
 from everyspan.ledger import DestinationStats, Stats
 from everyspan.log import complain
 from everyspan.model.record import Part
-from everyspan.model.report import LOSSES_MAX, DestinationReport, PartLosses, ProducerReport
+from everyspan.model.report import (
+    DESTINATIONS_MAX,
+    LOSSES_MAX,
+    REASONS_MAX,
+    TEXT_MAX,
+    DestinationReport,
+    PartLosses,
+    ProducerReport,
+)
 from everyspan.processors.wire import valid_text
 from everyspan.queue.exporter_home import exporter_home
 from everyspan.queue.span_queue import AsyncSpanQueue
@@ -112,13 +120,14 @@ class Reporter:
             self._over.set()
 
     async def conclude(self) -> None:
-        """Return once what there is to tell has been told; where the lane ends, by its end."""
+        """Send the last report; where the lane ends, wait until its end has sent it."""
         if self._lane.home is None:
             return
         if self._queue.is_stopped:
             await self._over.wait()
         else:
-            await self.tell()
+            # The process ends, without a shutdown: the queue still takes spans, and nobody looks.
+            await self.tell(is_last=True)
 
     @property
     def is_over(self) -> bool:
@@ -176,19 +185,21 @@ class Reporter:
     def _report(self, stats: Stats, parts: Sequence[Part], *, is_last: bool) -> ProducerReport:
         self._seq += 1
         name = self._lane.account.name
+        own_first = sorted(stats.destinations, key=lambda one: one.name != name)
         return ProducerReport(
             seq=self._seq,
             time_ns=time.time_ns(),
             started_ns=self._started_ns,
             pid=os.getpid(),
-            host=valid_text(socket.gethostname()),
-            service=valid_text(self._service),
+            host=_text(socket.gethostname()),
+            service=_text(self._service),
             python=platform.python_version(),
             everyspan=version("everyspan"),
-            destination=name,
+            destination=_text(name),
             open_spans=stats.open_spans,
-            destinations=[_books(one) for one in stats.destinations],
-            losses=[_losses(part, name) for part in parts],
+            destinations=[_books(one) for one in own_first[:DESTINATIONS_MAX]],
+            # A longer id is one that no server stores a span of (`sgp` §3).
+            losses=[_losses(part, name) for part in parts if 0 < len(part.trace_id) <= TEXT_MAX],
             losses_untold=self._lane.lost_parts.forgotten,
             ended=is_last,
         )
@@ -238,7 +249,7 @@ def _counts(stats: Stats) -> tuple[object, ...]:
 
 def _books(one: DestinationStats, *, age: bool = True) -> DestinationReport:
     return DestinationReport(
-        name=valid_text(one.name),
+        name=_text(one.name),
         accepted=one.accepted,
         adopted=one.adopted,
         delivered=one.delivered,
@@ -255,7 +266,7 @@ def _losses(part: Part, destination: str) -> PartLosses:
     # Copied at once: another thread may be adding a reason.
     lost = dict((part.losses or {}).get(destination, {}))
     return PartLosses(
-        trace_id=valid_text(part.trace_id),
+        trace_id=_text(part.trace_id),
         part=part.id,
         lost=_by_reason(lost),
         total=part.total,
@@ -263,7 +274,16 @@ def _losses(part: Part, destination: str) -> PartLosses:
 
 
 def _by_reason(spans: Mapping[str, int]) -> dict[str, int]:
-    return {valid_text(reason): count for reason, count in spans.items()}
+    """Return the most frequent reasons; those of a user's processor may be any number."""
+    most = sorted(spans.items(), key=lambda item: -item[1])
+    told = {_text(reason): count for reason, count in most[: REASONS_MAX - 1]}
+    if len(most) >= REASONS_MAX:
+        told["other reasons"] = sum(count for _, count in most[REASONS_MAX - 1 :])
+    return told
+
+
+def _text(value: str) -> str:
+    return valid_text(value)[:TEXT_MAX]
 
 
 def _say(text: str, *args: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import NoReturn
 
 import httpx2
@@ -11,42 +10,26 @@ import pytest
 
 from everyspan.errors import StoreBusyError, StoreError
 from everyspan.server.app import create_app
-from everyspan.server.patch import SpanPatch
-from everyspan.server.row import SpanRow
-from everyspan.server.stores.base import ListQuery, SearchPage, SearchQuery, Store, StoreHealth
+from everyspan.server.stores.base import Store
 from tests.server.rows import START, make_item
 
 
-class FailingStore(Store):
-    """Raises the same error from everything."""
+def failing_store(error: Exception) -> Store:
+    """A store that raises the same error from everything but its end."""
 
-    def __init__(self, error: Exception) -> None:
-        self._error = error
+    async def fail(*_: object, **__: object) -> NoReturn:
+        raise error
 
-    async def upsert(self, rows: Sequence[SpanRow], *, foreign_parents: bool = False) -> NoReturn:
-        raise self._error
+    async def close(_self: Store) -> None:
+        """Nothing is held."""
 
-    async def patch(self, account: str, span_id: str, patch: SpanPatch) -> NoReturn:
-        raise self._error
-
-    async def get(self, account: str, span_id: str) -> NoReturn:
-        raise self._error
-
-    async def search(self, query: SearchQuery) -> SearchPage:
-        raise self._error
-
-    async def list_spans(self, query: ListQuery) -> NoReturn:
-        raise self._error
-
-    async def health(self) -> StoreHealth:
-        raise self._error
-
-    async def close(self) -> None:
-        pass
+    methods = dict.fromkeys(Store.__abstractmethods__, fail) | {"close": close}
+    store: Store = type("FailingStore", (Store,), methods)()
+    return store
 
 
 def client_of(error: Exception) -> httpx2.AsyncClient:
-    transport = httpx2.ASGITransport(create_app(FailingStore(error)))
+    transport = httpx2.ASGITransport(create_app(failing_store(error)))
     return httpx2.AsyncClient(transport=transport, base_url="http://localhost")
 
 

@@ -6,6 +6,8 @@ Reports hold counts, names of destinations, reasons and ids of traces; never pay
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 PRODUCERS_PATH = "/api/producers"
@@ -14,19 +16,36 @@ LOSSES_MAX = 500
 """Parts of traces in one report; the rest comes with the next."""
 
 
+DESTINATIONS_MAX = 100
+REASONS_MAX = 100
+TEXT_MAX = 4_096
+"""Characters of an id of a trace, for one (`sgp` §3)."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Text = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
+ByReason = Annotated[dict[Text, Count], msgspec.Meta(max_length=REASONS_MAX)]
+
+
 class DestinationReport(msgspec.Struct, kw_only=True, frozen=True):
     """The books of one destination; see `ledger.DestinationStats` for the words."""
 
-    name: str
-    accepted: int
-    adopted: int
-    delivered: int
-    dropped: dict[str, int]
-    rejected: dict[str, int]
-    queued: int
-    in_flight: int
-    spooled: int
+    name: Text
+    accepted: Count
+    adopted: Count
+    delivered: Count
+    dropped: ByReason
+    rejected: ByReason
+    queued: Count
+    in_flight: Count
+    spooled: Count
     oldest_age_s: float | None = None
+
+    @property
+    def residual(self) -> int:
+        """Spans that the books cannot account for; 0 unless the producer has a defect (P1)."""
+        lost = sum(self.dropped.values()) + sum(self.rejected.values())
+        held = self.queued + self.in_flight + self.spooled
+        return self.accepted + self.adopted - self.delivered - lost - held
 
 
 class PartLosses(msgspec.Struct, kw_only=True, frozen=True):
@@ -37,10 +56,10 @@ class PartLosses(msgspec.Struct, kw_only=True, frozen=True):
     many spans ended in the part, None while it is open.
     """
 
-    trace_id: str
-    part: str
-    lost: dict[str, int]
-    total: int | None = None
+    trace_id: Annotated[str, msgspec.Meta(min_length=1, max_length=TEXT_MAX)]
+    part: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    lost: ByReason
+    total: Count | None = None
 
 
 class ProducerReport(msgspec.Struct, kw_only=True, frozen=True):
@@ -52,17 +71,22 @@ class ProducerReport(msgspec.Struct, kw_only=True, frozen=True):
     report of a producer that ended in order.
     """
 
-    seq: int
-    time_ns: int
-    started_ns: int
-    pid: int
-    host: str
-    service: str
-    python: str
-    everyspan: str
-    destination: str
-    open_spans: int
-    destinations: list[DestinationReport]
-    losses: list[PartLosses] = []
-    losses_untold: int = 0
+    seq: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+    time_ns: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    started_ns: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    pid: Count
+    host: Text
+    service: Text
+    python: Text
+    everyspan: Text
+    destination: Text
+    open_spans: Count
+    destinations: Annotated[list[DestinationReport], msgspec.Meta(max_length=DESTINATIONS_MAX)]
+    losses: Annotated[list[PartLosses], msgspec.Meta(max_length=LOSSES_MAX)] = []
+    losses_untold: Count = 0
     ended: bool = False
+
+    @property
+    def residual(self) -> int:
+        """Spans unaccounted for, by absolute value over all destinations."""
+        return sum(abs(books.residual) for books in self.destinations)

@@ -26,6 +26,7 @@ from everyspan.errors import RequestError, StoreBusyError, StoreError
 from everyspan.server.agentex_agents import AGENTS_PATH, agentex_agents_routes
 from everyspan.server.agentex_reply import agentex_problem
 from everyspan.server.agentex_routes import SPANS_PATH, agentex_routes
+from everyspan.server.api_producers import producer_routes
 from everyspan.server.body import Bodies
 from everyspan.server.envelope import VERSION, Envelope
 from everyspan.server.guard import Guard
@@ -72,7 +73,10 @@ def create_app(store: Store, hosts: Hosts | None = None) -> ASGIApp:
     sgp: list[BaseRoute] = sgp_routes(store, ingest, bodies)
     # The SGP client's environment `local` asks under /public (`sgp` §1).
     public = Mount("/public", Router(sgp, redirect_slashes=False))
-    routes = Router([Route("/healthz", healthz), *agentex, *sgp, public], redirect_slashes=False)
+    api = producer_routes(store, bodies)
+    routes = Router(
+        [Route("/healthz", healthz), *agentex, *sgp, public, *api], redirect_slashes=False
+    )
     app = Starlette(
         # Inside of what words errors, outside of every route.
         routes=[Mount("", Guard(routes, hosts or Hosts()))],

@@ -18,7 +18,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from everyspan.model.report import ProducerReport
 from everyspan.server.patch import SpanPatch
+from everyspan.server.producers import Loss, LossQuery, Producer
 from everyspan.server.row import SpanRow
 
 SortBy = Literal["start_timestamp", "duration_ms", "input_tokens", "output_tokens"]
@@ -175,6 +177,30 @@ class Store(ABC):
             RequestError: 400 RESULT_TOO_LARGE or QUERY_TOO_BROAD; the page is over a budget.
             StoreBusyError: Come back later.
         """
+
+    @abstractmethod
+    async def put_report(self, account: str, producer_id: str, report: ProducerReport) -> bool:
+        """Take a producer's report, idempotently; False if a newer one was taken before.
+
+        Its losses count in either case: of two figures the greater is the later one.
+
+        Raises:
+            StoreBusyError: Come back later; nothing was stored.
+        """
+
+    @abstractmethod
+    async def producer(self, account: str, producer_id: str) -> Producer | None:
+        """Return one producer with its newest report."""
+
+    @abstractmethod
+    async def producers(
+        self, account: str, *, limit: int, after: tuple[int, str] | None = None
+    ) -> list[Producer]:
+        """Return producers, those seen last first; `after` is (seen_ns, id) of one."""
+
+    @abstractmethod
+    async def losses(self, query: LossQuery) -> list[Loss]:
+        """Return losses that producers reported, those told last first."""
 
     @abstractmethod
     async def health(self) -> StoreHealth:

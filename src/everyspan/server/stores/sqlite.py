@@ -18,9 +18,11 @@ import apsw
 
 from everyspan.clock import SYSTEM_CLOCK, Clock
 from everyspan.errors import StoreError
+from everyspan.model.report import ProducerReport
 from everyspan.server.patch import SpanPatch
+from everyspan.server.producers import Loss, LossQuery, Producer
 from everyspan.server.row import SpanRow
-from everyspan.server.stores import sqlite_list, sqlite_search, sqlite_spans
+from everyspan.server.stores import sqlite_list, sqlite_producers, sqlite_search, sqlite_spans
 from everyspan.server.stores.base import ListQuery, SearchPage, SearchQuery, Store, StoreHealth
 from everyspan.server.stores.sqlite_file import create, open_writer
 from everyspan.server.stores.sqlite_readers import Deadline, Readers
@@ -118,6 +120,34 @@ class SqliteStore(Store):
             return sqlite_list.list_spans(connection, query)
 
         return await self._searches.submit(read, query.time_max_s)
+
+    async def put_report(self, account: str, producer_id: str, report: ProducerReport) -> bool:
+        def write(transaction: Transaction) -> bool:
+            return sqlite_producers.put(transaction, account, producer_id, report)
+
+        size = ROW_BYTES * (1 + len(report.losses))
+        is_newer: bool = await self._writer.submit(write, size)
+        return is_newer
+
+    async def producer(self, account: str, producer_id: str) -> Producer | None:
+        def read(connection: apsw.Connection, _deadline: Deadline) -> Producer | None:
+            return sqlite_producers.get(connection, account, producer_id)
+
+        return await self._points.submit(read, GET_TIME_MAX_S)
+
+    async def producers(
+        self, account: str, *, limit: int, after: tuple[int, str] | None = None
+    ) -> list[Producer]:
+        def read(connection: apsw.Connection, _deadline: Deadline) -> list[Producer]:
+            return sqlite_producers.list_(connection, account, limit=limit, after=after)
+
+        return await self._searches.submit(read, GET_TIME_MAX_S)
+
+    async def losses(self, query: LossQuery) -> list[Loss]:
+        def read(connection: apsw.Connection, _deadline: Deadline) -> list[Loss]:
+            return sqlite_producers.losses(connection, query)
+
+        return await self._searches.submit(read, GET_TIME_MAX_S)
 
     async def health(self) -> StoreHealth:
         def read(connection: apsw.Connection, _deadline: Deadline) -> int:

@@ -79,6 +79,23 @@ CREATE TABLE IF NOT EXISTS payloads (
     codec INTEGER NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
+CREATE TABLE producers (
+    account TEXT NOT NULL,
+    id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    seen_ns INTEGER NOT NULL,
+    report TEXT NOT NULL,
+    PRIMARY KEY (account, id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE losses (
+    account TEXT NOT NULL,
+    otel_trace_id BLOB NOT NULL,
+    part TEXT NOT NULL,
+    producer TEXT NOT NULL,
+    told_ns INTEGER NOT NULL,
+    losses TEXT NOT NULL,
+    PRIMARY KEY (account, otel_trace_id, part)
+) STRICT, WITHOUT ROWID;
 """
 _INDEXES = """
 CREATE UNIQUE INDEX spans_by_id ON spans (account, id, trace_id);
@@ -86,6 +103,8 @@ CREATE INDEX spans_by_trace ON spans (account, otel_trace_id, start_ns, id);
 CREATE INDEX spans_by_start ON spans (account, start_ns, trace_id, id);
 CREATE INDEX spans_by_task ON spans (account, task_id) WHERE task_id IS NOT NULL;
 CREATE INDEX spans_by_change ON spans (change);
+CREATE INDEX producers_by_seen ON producers (account, seen_ns, id);
+CREATE INDEX losses_by_time ON losses (account, told_ns, otel_trace_id, part);
 """
 
 # Version 1 had no tasks.

@@ -1,0 +1,224 @@
+"""Producers over HTTP: they report here, and people read what they reported.
+
+Q1  A report is taken once, whatever is repeated or overtaken: an older one never wins, and the
+    losses of every one count.
+Q2  A report's size is bounded; what is wrong with one is named, and costs only itself.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from everyspan.errors import RequestError
+from everyspan.model.report import PRODUCERS_PATH, DestinationReport, PartLosses, ProducerReport
+from everyspan.model.w3c import trace_hex
+from everyspan.server.account import account_of
+from everyspan.server.body import Bodies
+from everyspan.server.json_body import decode_json
+from everyspan.server.paging import read_cursor, read_limit, to_cursor
+from everyspan.server.producers import Loss, LossQuery, Producer
+from everyspan.server.stores.base import Store
+from everyspan.server.timestamps import format_timestamp
+
+REPORT_BYTES_MAX = 4 << 20
+"""Some times what 500 losses with long ids take; chosen, not measured."""
+
+LOSSES_SHOWN = 100
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_decode = msgspec.json.Decoder(ProducerReport).decode
+
+
+class BooksItem(DestinationReport, kw_only=True, frozen=True):
+    """The books of one destination, and what they cannot account for."""
+
+    residual: int
+
+
+class ProducerItem(msgspec.Struct, kw_only=True, frozen=True):
+    """One producer as its newest report has it; `seen` is when that came."""
+
+    id: str
+    service: str
+    host: str
+    pid: int
+    python: str
+    everyspan: str
+    started: str
+    started_ns: str
+    seen: str
+    seen_ns: str
+    ended: bool
+    destination: str
+    open_spans: int
+    residual: int
+    losses_untold: int
+    destinations: list[BooksItem]
+
+
+class LossItem(msgspec.Struct, kw_only=True, frozen=True):
+    """What one part of a trace lost; `total` spans ended in it, None where that is not known."""
+
+    trace_id: str
+    trace: str
+    """The same as OpenTelemetry has it, for addresses."""
+    part: str
+    producer: str
+    told: str
+    told_ns: str
+    lost: dict[str, int]
+    total: int | None
+
+
+class ProducerPage(msgspec.Struct, kw_only=True, frozen=True):
+    """Producers, those seen last first."""
+
+    items: list[ProducerItem]
+    next: str | None
+
+
+class ProducerDetail(msgspec.Struct, kw_only=True, frozen=True):
+    """One producer and what it lost last."""
+
+    producer: ProducerItem
+    losses: list[LossItem]
+
+
+class LossPage(msgspec.Struct, kw_only=True, frozen=True):
+    """Losses, those told last first."""
+
+    items: list[LossItem]
+    next: str | None
+
+
+def producer_routes(store: Store, bodies: Bodies) -> list[BaseRoute]:
+    """Return the routes under `/api/producers` and `/api/losses`."""
+    producers = _Producers(store, bodies)
+    one = PRODUCERS_PATH + "/{producer_id}"
+    return [
+        Route(PRODUCERS_PATH, producers.list_, methods=["GET"]),
+        Route(one, producers.take_report, methods=["POST"]),
+        Route(one, producers.show, methods=["GET"]),
+        Route("/api/losses", producers.losses, methods=["GET"]),
+    ]
+
+
+class _Producers:
+    def __init__(self, store: Store, bodies: Bodies) -> None:
+        self._store = store
+        self._bodies = bodies
+
+    async def take_report(self, request: Request) -> Response:
+        """POST /api/producers/{id}: take a process's report of its books."""
+        producer_id = request.path_params["producer_id"]
+        if _ID.fullmatch(producer_id) is None:
+            raise RequestError(
+                422,
+                "INVALID_PRODUCER",
+                "a producer's id is 1 to 64 letters, digits, '.', '_' or '-'",
+                loc=("path", "producer_id"),
+            )
+        async with self._bodies.read(request) as body:
+            if len(body) > REPORT_BYTES_MAX:
+                raise RequestError(
+                    413, "BODY_TOO_LARGE", f"a report is over {REPORT_BYTES_MAX} bytes"
+                )
+            report = decode_json(_decode, body)
+            await self._store.put_report(account_of(request), producer_id, report)
+        return Response(status_code=204)
+
+    async def list_(self, request: Request) -> Response:
+        """GET /api/producers: one page, those seen last first."""
+        after = read_cursor(request.query_params, tuple[int, str])
+        limit = read_limit(request.query_params)
+        found = await self._store.producers(account_of(request), limit=limit + 1, after=after)
+        page, more = found[:limit], found[limit:]
+        end = page[-1] if more else None
+        return _json(
+            ProducerPage(
+                items=[_item(one) for one in page],
+                next=None if end is None else to_cursor((end.seen_ns, end.id)),
+            )
+        )
+
+    async def show(self, request: Request) -> Response:
+        """GET /api/producers/{id}: one producer, and the losses it told last."""
+        account, producer_id = account_of(request), request.path_params["producer_id"]
+        found = await self._store.producer(account, producer_id)
+        if found is None:
+            raise RequestError(404, "PRODUCER_NOT_FOUND", "no producer has this id")
+        query = LossQuery(account=account, producer=producer_id, limit=LOSSES_SHOWN)
+        losses = await self._store.losses(query)
+        return _json(
+            ProducerDetail(producer=_item(found), losses=[_loss_item(loss) for loss in losses])
+        )
+
+    async def losses(self, request: Request) -> Response:
+        """GET /api/losses: one page, by `reason`, `producer` or `trace_id`; the last told first."""
+        limit = read_limit(request.query_params)
+        query = LossQuery(
+            account=account_of(request),
+            trace_id=request.query_params.get("trace_id"),
+            producer=request.query_params.get("producer"),
+            reason=request.query_params.get("reason"),
+            after=read_cursor(request.query_params, tuple[int, str, str]),
+            limit=limit + 1,
+        )
+        found = await self._store.losses(query)
+        page, more = found[:limit], found[limit:]
+        items = [_loss_item(loss) for loss in page]
+        end = items[-1] if more else None
+        return _json(
+            LossPage(
+                items=items,
+                next=None if end is None else to_cursor((int(end.told_ns), end.trace, end.part)),
+            )
+        )
+
+
+def _item(producer: Producer) -> ProducerItem:
+    report = producer.report
+    return ProducerItem(
+        id=producer.id,
+        service=report.service,
+        host=report.host,
+        pid=report.pid,
+        python=report.python,
+        everyspan=report.everyspan,
+        started=format_timestamp(report.started_ns),
+        started_ns=str(report.started_ns),
+        seen=format_timestamp(producer.seen_ns),
+        seen_ns=str(producer.seen_ns),
+        ended=report.ended,
+        destination=report.destination,
+        open_spans=report.open_spans,
+        residual=report.residual,
+        losses_untold=report.losses_untold,
+        destinations=[
+            BooksItem(**msgspec.structs.asdict(books), residual=books.residual)
+            for books in report.destinations
+        ],
+    )
+
+
+def _loss_item(loss: Loss) -> LossItem:
+    losses: PartLosses = loss.losses
+    return LossItem(
+        trace_id=losses.trace_id,
+        trace=trace_hex(losses.trace_id),
+        part=losses.part,
+        producer=loss.producer,
+        told=format_timestamp(loss.told_ns),
+        told_ns=str(loss.told_ns),
+        lost=losses.lost,
+        total=losses.total,
+    )
+
+
+def _json(answer: msgspec.Struct) -> Response:
+    return Response(msgspec.json.encode(answer), media_type="application/json")
