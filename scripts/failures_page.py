@@ -20,6 +20,10 @@ Every way in which a request to a span API can end, what the books call it (in `
 `FlushResult.left` and the log), and what becomes of the spans. Nothing is lost but what is said to
 be: spans that wait are given up only when they are older than `max_age_s`, counted as
 `expired after` the reason.
+
+Where one of several requests under way is refused as too much (429, 503), without `Retry-After`,
+fewer are sent at once from then on and the others go on; any other failure that is sent again also
+holds back all that waits.
 """
 
 WHAT_HAPPENS: dict[type[ExportError] | None, str] = {

@@ -71,6 +71,11 @@ class RetryableExportError(ExportError):
         """True for trouble of the whole destination, which other batches would meet as well."""
         return self.congested or self.status is None
 
+    @property
+    def is_crowding(self) -> bool:
+        """True for an answer that says no more than that too many requests are under way."""
+        return self.congested and self.status is not None and self.retry_after_s is None
+
 
 class BatchTooLargeError(ExportError):
     """The body exceeds what the backend takes (413): halves may pass."""

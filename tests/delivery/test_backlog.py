@@ -494,7 +494,7 @@ class BacklogMachine(RuleBasedStateMachine):
     @rule()
     def expire(self) -> None:
         expired = [record for record, _ in self.backlog.take_expired(self.now_s)]
-        assert all(record.offered_s <= self.now_s - 3.0 for record in expired)
+        assert all(record.offered_s + 3.0 <= self.now_s for record in expired)
         self.leave(expired)
         for record in expired:
             if record.is_end:

@@ -111,6 +111,7 @@ class Rig:
         self.settled: list[SpanRecord] = []
         self.orphaned: list[Home] = []
         self.gate = Gate()
+        self.answers: asyncio.Queue[Any] = asyncio.Queue()
         self.clock = FakeClock()
         start_delay_s = settings.pop("start_delay_s", 0.0)
         self.lane = Lane(
@@ -704,6 +705,60 @@ async def test_requests_that_fail_together_are_one_failure() -> None:
     answered.set()
     assert (await rig.drained()).delivered == 4
     assert seen == [1]
+
+
+CROWDED = unavailable(status=429, congested=True)
+
+
+async def crowded(fourth: ExportError, *steps: Any) -> Rig:
+    """A lane with three requests under way, for which `answers` are, and what follows."""
+
+    def refuse(batch: Batch) -> ExportError:
+        rig.clock.advance(1.0)
+        return fourth
+
+    exporter = ScriptedExporter(*[lambda batch: rig.answers.get()] * 3, refuse, *steps)
+    exporter.one_by_one = True
+    rig: Rig = Rig(exporter)
+    rig.add(*[end(f"s{n}") for n in range(12)])
+    await until(lambda: len(exporter.batches) == 4)
+    await settle()
+    return rig
+
+
+async def test_a_refusal_among_others_makes_the_limit_smaller_and_pauses_nothing() -> None:
+    """P4: too many were under way; the others show that the destination works."""
+    rig = await crowded(CROWDED)
+    assert (rig.lane._limiter.limit, rig.lane._failures) == (2, 0)
+    assert rig.stats.requests == 4
+    for _ in range(3):
+        rig.answers.put_nowait({})
+    assert (await rig.drained()).delivered == 12
+    assert rig.lane._failures == 0
+
+
+async def test_a_second_refusal_with_nothing_stored_in_between_pauses() -> None:
+    """DESIGN, backoff: the destination is down, or full of what others send."""
+    rig = await crowded(CROWDED, CROWDED)
+    for refusals in (1, 2):
+        assert (rig.stats.requests, rig.lane._failures) == (4, 0), refusals
+        rig.answers.put_nowait(CROWDED)
+        await settle()
+    assert (rig.stats.requests, rig.lane._failures) == (5, 1)
+    rig.answers.put_nowait({})
+    assert (await rig.drained()).delivered == 12
+
+
+async def test_a_refusal_that_says_how_long_pauses() -> None:
+    """DESIGN, backoff: `Retry-After` is obeyed, whoever else is under way."""
+    rig = await crowded(unavailable(status=429, congested=True, retry_after_s=60.0))
+    assert rig.lane._failures == 1
+    assert rig.lane._paused_until_s >= rig.clock.monotonic() + 60.0
+    for _ in range(3):
+        rig.answers.put_nowait({})
+    await settle()
+    rig.clock.advance(67.0)
+    assert (await rig.drained()).delivered == 12
 
 
 async def test_a_batch_of_which_nothing_was_stored_is_no_success() -> None:

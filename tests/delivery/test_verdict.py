@@ -42,6 +42,7 @@ def judged(
     attempts_max: int | None = None,
     refused_by_backend: bool = True,
     blame: Blame = Blame.SPANS,
+    lane_waits: bool = False,
 ) -> Verdict:
     """The verdict, with the longest jitter."""
     return judge(
@@ -52,6 +53,7 @@ def judged(
         draw=lambda: 1.0,
         refused_by_backend=refused_by_backend,
         blame=blame,
+        lane_waits=lane_waits,
     )
 
 
@@ -127,8 +129,10 @@ def test_a_retry_waits_and_keeps_its_attempts() -> None:
 def test_trouble_of_the_whole_destination_is_waited_out_once(error: ExportError) -> None:
     """DESIGN, backoff: the lane pauses; the batch does not wait on top of that."""
     batch = make_batch(1, 1, attempts=9)
-    assert judged(batch, error).again == [batch]
+    assert judged(batch, error, lane_waits=True).again == [batch]
     assert (batch.due_s, batch.reason) == (NOW_S, error.reason)
+    assert judged(batch, error).again == [batch]
+    assert batch.due_s > NOW_S
 
 
 @pytest.mark.parametrize("kind", [BatchRefusedError, DestinationRefusedError])
@@ -139,7 +143,8 @@ def test_a_destination_that_takes_nothing_costs_no_span(
     error = kind("m", reason="http 401", status=401)
     for size in (1, 4):
         batch = make_batch(0, size)
-        assert judged(batch, error, blame=Blame.DESTINATION).again == [batch]
+        verdict = judged(batch, error, blame=Blame.DESTINATION, lane_waits=True)
+        assert verdict.again == [batch]
         assert (batch.due_s, batch.reason) == (NOW_S, "http 401")
     limited = judged(make_batch(0, 1), error, attempts_max=1, blame=Blame.DESTINATION)
     assert [reason for _, reason in limited.dropped] == ["http 401"]

@@ -61,7 +61,7 @@ def _stay_open(self: Circuit) -> bool:
     return False
 
 
-def _grow(self: Limiter, *, saturated: bool) -> None:
+def _grow(self: Limiter, **_: Any) -> None:
     self.limit += 1
 
 

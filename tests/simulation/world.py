@@ -159,9 +159,10 @@ class World:
     Args:
         shuffles: Draw also which of a loop's ready callbacks runs, which asyncio does not promise
             to do; what belongs together must not rely on being first.
+        events_max: What would be an endless run.
     """
 
-    def __init__(self, seed: int, *, shuffles: bool = False) -> None:
+    def __init__(self, seed: int, *, shuffles: bool = False, events_max: int = EVENTS_MAX) -> None:
         self.random = Random(seed)
         self.now_s = 1_000.0
         self.wall_jump_ns = 0
@@ -173,6 +174,7 @@ class World:
         self.after_event: Callable[[], object] = lambda: None
         self.before_time_passes: Callable[[], object] = lambda: None
         self._shuffles = shuffles
+        self._events_max = events_max
         self._depth = 0
         self._error: BaseException | None = None
         self._timers: list[
@@ -295,7 +297,7 @@ class World:
 
     def _done(self) -> None:
         self.events += 1
-        if self.events > EVENTS_MAX:
+        if self.events > self._events_max:
             raise Violation(f"P4: {self.events} events, and no end of them")
         if self._error is not None:
             raise self._error

@@ -136,6 +136,8 @@ class Lane:
         self._circuit = Circuit()
         self._failures = 0
         self._failed_number = 0
+        self._crowded_number = 0
+        self._crowded_stores = -1
         self._paused_until_s = AWAKE_S
         self._said: dict[str, int] = {}
 
@@ -412,7 +414,8 @@ class Lane:
             self._failures = 0
             if self._circuit.stored():
                 self._gate.after.append(self._say_accepted)
-            self._limiter.succeeded(saturated=saturated and self._backlog.is_full)
+            saturated = saturated and self._backlog.is_full
+            self._limiter.succeeded(saturated=saturated, now_s=now_s)
         for position, record in enumerate(records):
             if position in failed:
                 continue
@@ -437,9 +440,15 @@ class Lane:
 
     def _failed(self, batch: Batch, error: ExportError, sent_s: float, now_s: float) -> None:
         blame = self._blame(batch, error)
-        is_trouble = isinstance(error, RetryableExportError) and error.is_trouble
-        if blame is Blame.DESTINATION or (is_trouble and not self.exporter.is_foreign):
-            self._pause(batch, error, sent_s, now_s)
+        lane_waits = blame is Blame.DESTINATION
+        if isinstance(error, RetryableExportError) and not self.exporter.is_foreign:
+            if error.congested:
+                self._limiter.congested(in_flight=len(self._in_flight), sent_s=sent_s, now_s=now_s)
+            if error.is_trouble and not self._is_mere_crowding(batch, error):
+                self._pause(batch, error, now_s)
+                lane_waits = error.is_general
+        elif lane_waits:
+            self._pause(batch, error, now_s)
         verdict = judge(
             batch,
             error,
@@ -448,6 +457,7 @@ class Lane:
             draw=random.random,
             refused_by_backend=not self.exporter.is_foreign,
             blame=blame,
+            lane_waits=lane_waits,
         )
         for again in verdict.again:
             for needless in self._backlog.park(again):
@@ -469,7 +479,21 @@ class Lane:
             self._gate.after.append(partial(self._say_refused, error.reason))
         return blame
 
-    def _pause(self, batch: Batch, error: ExportError, sent_s: float, now_s: float) -> None:
+    def _is_mere_crowding(self, batch: Batch, error: RetryableExportError) -> bool:
+        """Tell whether a smaller limit is all that a refusal asks for.
+
+        It is where others are under way and the destination stores: a second refusal without
+        anything stored since the first is more than that.
+        """
+        if not error.is_crowding or self._failures or not self._in_flight:
+            return False
+        if batch.number <= self._crowded_number:
+            return True
+        stores = self._crowded_stores
+        self._crowded_number, self._crowded_stores = self.account.requests, self._circuit.stores
+        return self._circuit.stores > stores
+
+    def _pause(self, batch: Batch, error: ExportError, now_s: float) -> None:
         """Let nothing leave for a while."""
         asked_s = error.retry_after_s if isinstance(error, RetryableExportError) else None
         # What was under way together fails together: that is one failure.
@@ -480,8 +504,6 @@ class Lane:
         if is_news or asked_s is not None:
             pause_s = wait_s(self._failures, retry_after_s=asked_s, draw=random.random)
             self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
-        if isinstance(error, RetryableExportError) and error.congested:
-            self._limiter.congested(sent_s=sent_s, now_s=now_s)
 
     # -- on any thread, outside the gate
 

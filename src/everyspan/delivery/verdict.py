@@ -39,6 +39,7 @@ def judge(
     draw: Callable[[], float],
     refused_by_backend: bool,
     blame: Blame = Blame.SPANS,
+    lane_waits: bool = False,
 ) -> Verdict:
     """Return what to do with `batch`, whose last attempt (already counted) ended in `error`.
 
@@ -48,6 +49,7 @@ def judge(
         refused_by_backend: False where the error is a processor's own. Where it is, or no answer
             came, nobody refused: what will not be sent again counts as dropped.
         blame: Of a refusal, who is at fault (see `circuit`).
+        lane_waits: Nothing at all leaves for a while, which is all the waiting there is to do.
     """
     verdict = Verdict()
     if blame is not Blame.SPANS or isinstance(error, RetryableExportError):
@@ -55,7 +57,9 @@ def judge(
             verdict.dropped = [(record, error.reason) for record in batch.records]
         else:
             batch.reason = error.reason
-            batch.due_s = now_s + _pause_s(batch, error, blame, draw)
+            asked_s = error.retry_after_s if isinstance(error, RetryableExportError) else None
+            wait = 0.0 if lane_waits else wait_s(batch.attempts, retry_after_s=asked_s, draw=draw)
+            batch.due_s = now_s + wait
             verdict.again = [batch]
     elif isinstance(error, BatchRefusedError) and error.offenders and len(batch) > 1:
         records = batch.records
@@ -76,15 +80,6 @@ def judge(
         else:
             verdict.dropped = lost
     return verdict
-
-
-def _pause_s(batch: Batch, error: ExportError, blame: Blame, draw: Callable[[], float]) -> float:
-    asked_s = error.retry_after_s if isinstance(error, RetryableExportError) else None
-    is_general = isinstance(error, RetryableExportError) and error.is_general
-    # Trouble of the whole destination pauses the lane, which is all the waiting there is to do.
-    if is_general or blame is Blame.DESTINATION:
-        return 0.0
-    return wait_s(batch.attempts, retry_after_s=asked_s, draw=draw)
 
 
 def _halves(batch: Batch, reason: str) -> list[Batch]:
