@@ -24,18 +24,21 @@ from everyspan.server.producers import Loss, LossQuery, Producer
 from everyspan.server.row import SpanRow
 from everyspan.server.stores import sqlite_list, sqlite_producers, sqlite_search, sqlite_spans
 from everyspan.server.stores.base import ListQuery, SearchPage, SearchQuery, Store, StoreHealth
+from everyspan.server.stores.sqlite_codec import Packer
 from everyspan.server.stores.sqlite_file import create, open_writer
 from everyspan.server.stores.sqlite_readers import Deadline, Readers
 from everyspan.server.stores.sqlite_rows import ROW_BYTES, SELECT_ROW_SQL, from_values
 from everyspan.server.stores.sqlite_schema import prepare
+from everyspan.server.stores.sqlite_trainer import Trainer
 from everyspan.server.stores.sqlite_writer import Follower, Transaction, Writer
 
 WAITING_BYTES_MAX = 128 * 1024 * 1024
 SEARCHERS = 3
 GET_TIME_MAX_S = 10.0
 
-_GET_SQL = (
-    SELECT_ROW_SQL + "WHERE s.account = ? AND s.id = ? ORDER BY s.change DESC, s.seq DESC LIMIT 1"
+_GET_SQL = SELECT_ROW_SQL + (
+    "WHERE s.seq = (SELECT seq FROM spans WHERE account = ? AND id = ? "
+    "ORDER BY change DESC, seq DESC LIMIT 1)"
 )
 _COUNT_SQL = (
     "SELECT sum(CASE name WHEN 'seq' THEN value WHEN 'deleted' THEN -value END) FROM numbers"
@@ -64,6 +67,7 @@ class SqliteStore(Store):
         followers: Sequence[Follower] = (),
     ) -> None:
         self._path = str(path)
+        self._packer = Packer()
         try:
             create(Path(path))
             connection = (connect or open_writer)(self._path)
@@ -75,7 +79,10 @@ class SqliteStore(Store):
         except (apsw.Error, OSError) as error:
             raise StoreError(f"cannot open the store {self._path}: {error}") from error
         self._writer = Writer(
-            connection, clock=clock, waiting_bytes_max=waiting_bytes_max, followers=followers
+            connection,
+            clock=clock,
+            waiting_bytes_max=waiting_bytes_max,
+            followers=[Trainer(self._packer), *followers],
         )
         self._points = Readers(self._path, "everyspan-point-reader", threads=1)
         self._searches = Readers(self._path, "everyspan-searcher", threads=SEARCHERS)
@@ -87,7 +94,9 @@ class SqliteStore(Store):
             return []
 
         def write(transaction: Transaction) -> list[SpanRow]:
-            return sqlite_spans.upsert(transaction, rows, foreign_parents=foreign_parents)
+            return sqlite_spans.upsert(
+                transaction, self._packer, rows, foreign_parents=foreign_parents
+            )
 
         size = sum(row.payload_bytes for row in rows) + ROW_BYTES * len(rows)
         result: list[SpanRow] = await self._writer.submit(write, size)
@@ -95,7 +104,7 @@ class SqliteStore(Store):
 
     async def patch(self, account: str, span_id: str, patch: SpanPatch) -> SpanRow | None:
         def write(transaction: Transaction) -> SpanRow | None:
-            return sqlite_spans.patch(transaction, account, span_id, patch)
+            return sqlite_spans.patch(transaction, self._packer, account, span_id, patch)
 
         size = patch.payload_bytes + ROW_BYTES
         result: SpanRow | None = await self._writer.submit(write, size)

@@ -8,6 +8,7 @@ from pathlib import Path
 import apsw
 
 from everyspan.errors import StoreError
+from everyspan.server.stores.sqlite_codec import add_unpack
 
 APPLICATION_ID = 0x65767370
 """`evsp` in the file's header says that it is ours."""
@@ -39,6 +40,7 @@ def open_writer(path: str, *, vfs: str | None = None) -> apsw.Connection:
     """
     connection = apsw.Connection(path, vfs=vfs)
     try:
+        add_unpack(connection)
         connection.set_busy_timeout(int(LOCK_WAIT_S * 1000))
         # Before the first change: the mode stays in the file.
         read_version(connection, path)
@@ -58,6 +60,7 @@ def open_reader(path: str) -> apsw.Connection:
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
     connection.set_busy_timeout(int(LOCK_WAIT_S * 1000))
     connection.pragma("cache_size", -16 * 1024)
+    add_unpack(connection)
     return connection
 
 

@@ -1,7 +1,7 @@
 """How a span goes into the SQLite store's tables and comes out.
 
-`codec` says how a payload body is packed: 0 is plain JSON text, an object with the keys input,
-output, metadata and expected, each absent where None.
+A payload body is JSON text, an object with the keys input, output, metadata and expected, each
+absent where None, packed as `sqlite_codec` says.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from everyspan.errors import StoreError
 from everyspan.model.w3c import span_hex, trace_hex
 from everyspan.server.row import SpanRow, UsageFrom, VersionKey
 
-PLAIN = 0
 ROW_BYTES = 512
 """What a row costs beside its payloads, roughly."""
 
@@ -43,6 +42,7 @@ ROW_COLUMNS = (
 DERIVED_COLUMNS = (
     "otel_trace_id",
     "otel_span_id",
+    "payload_bytes",
     "record",
     "model",
     "agent",
@@ -55,7 +55,7 @@ DERIVED_COLUMNS = (
 )
 """What follows from the row, to be filtered, sorted and summed by."""
 SELECT_ROW_SQL = (
-    "SELECT " + ", ".join(f"s.{column}" for column in ROW_COLUMNS) + ", p.codec, p.body "
+    "SELECT " + ", ".join(f"s.{column}" for column in ROW_COLUMNS) + ", unpack(p.codec, p.body) "
     "FROM spans s JOIN payloads p USING (seq) "
 )
 _AGGREGATED: dict[UsageFrom | None, int] = {
@@ -103,6 +103,7 @@ def to_values(row: SpanRow) -> tuple[Any, ...]:
         None if row.older is None else _encode_older(row.older).decode(),
         otel_trace_id(row.trace_id),
         otel_span_id(row.id),
+        row.payload_bytes,
         facts.record,
         facts.model,
         facts.agent,
@@ -127,7 +128,7 @@ def otel_span_id(span_id: str) -> bytes:
 
 
 def to_body(row: SpanRow) -> bytes:
-    """Return the row's payloads as codec PLAIN."""
+    """Return the row's payloads, not yet packed."""
     # Joined by hand: the payloads are JSON text already, an encoder would check each again.
     members = [
         b'"%b":%b' % (name, payload)
@@ -144,8 +145,8 @@ def to_body(row: SpanRow) -> bytes:
 
 def from_values(values: tuple[Any, ...]) -> SpanRow:
     """Return the row behind one result of SELECT_ROW_SQL."""
-    *columns, older, codec, body = values
-    payloads = _unpack(codec, body)
+    *columns, older, body = values
+    payloads = _decode(body)
     return SpanRow(
         **dict(zip(ROW_COLUMNS, columns, strict=False)),
         older=None if older is None else _decode_older(older),
@@ -156,17 +157,13 @@ def from_values(values: tuple[Any, ...]) -> SpanRow:
     )
 
 
-def read_metadata(codec: int, body: bytes) -> bytes | None:
-    """Return the metadata inside a stored body."""
-    return bytes(_unpack(codec, body).metadata) or None
+def read_metadata(body: bytes) -> bytes | None:
+    """Return the metadata inside a body."""
+    return bytes(_decode(body).metadata) or None
 
 
-def _unpack(codec: int, body: bytes) -> Payloads:
-    if codec != PLAIN:
-        raise StoreError(
-            f"a payload is packed in a way ({codec}) that this everyspan does not know"
-        )
+def _decode(body: bytes) -> Payloads:
     try:
         return _decode_payloads(body)
     except msgspec.MsgspecError:
-        raise StoreError("a payload is damaged") from None
+        raise StoreError("a stored payload is damaged") from None

@@ -31,7 +31,8 @@ from everyspan.server.stores.sqlite_rows import (
 
 # `seq` is the order of first arrival and never changes. `change` is the number of the transaction
 # that wrote the row last. `aggregated`: the token counts are 0 the call's own, 1 those of
-# `metadata.usage`, 2 of `metadata.aggregated_usage`.
+# `metadata.usage`, 2 of `metadata.aggregated_usage`. A dictionary's `seq` is how far the spans went
+# when it was trained.
 #
 # `numbers` has the last `change` and `seq` given out, and how many spans were `deleted`: not to be
 # had from the spans, since the last of them may have been deleted. What follows commits keeps here
@@ -64,6 +65,7 @@ CREATE TABLE spans (
     older TEXT,
     otel_trace_id BLOB NOT NULL,
     otel_span_id BLOB NOT NULL,
+    payload_bytes INTEGER NOT NULL,
     record TEXT,
     model TEXT,
     agent TEXT,
@@ -73,6 +75,11 @@ CREATE TABLE spans (
     aggregated INTEGER NOT NULL,
     error_type TEXT,
     error_message TEXT
+) STRICT;
+CREATE TABLE dictionaries (
+    codec INTEGER PRIMARY KEY,
+    seq INTEGER NOT NULL,
+    body BLOB NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS payloads (
     seq INTEGER PRIMARY KEY,
@@ -110,7 +117,7 @@ CREATE INDEX losses_by_time ON losses (account, told_ns, otel_trace_id, part);
 # Version 1 had no tasks.
 _TO_VERSION_2 = """
 ALTER TABLE spans ADD COLUMN task_id TEXT;
-UPDATE spans SET task_id = (SELECT task_id_in(codec, body) FROM payloads p WHERE p.seq = spans.seq);
+UPDATE spans SET task_id = (SELECT task_id_in(body) FROM payloads p WHERE p.seq = spans.seq);
 """
 
 # Version 2 had the time of the last write instead of a number, and nothing derived but tokens.
@@ -124,7 +131,7 @@ CREATE TEMP TABLE changes (seq INTEGER PRIMARY KEY, change INTEGER NOT NULL);
 INSERT INTO changes SELECT seq, dense_rank() OVER (ORDER BY written_ns) FROM old_spans;
 """
 _READ_VERSION_2 = (
-    f"SELECT seq, change, {', '.join(ROW_COLUMNS)}, codec, body "
+    f"SELECT seq, change, {', '.join(ROW_COLUMNS)}, unpack(codec, body) "
     "FROM old_spans JOIN payloads USING (seq) JOIN changes USING (seq) ORDER BY seq"
 )
 _FROM_VERSION_2 = """
@@ -195,7 +202,7 @@ def _keep_copy(path: str, version: int) -> None:
 
 def _migrate(connection: apsw.Connection, version: int) -> None:
     if version == 1:
-        connection.create_scalar_function("task_id_in", _task_id_in, numargs=2)
+        connection.create_scalar_function("task_id_in", _task_id_in, numargs=1)
         connection.execute(_TO_VERSION_2)
     connection.execute(_TO_VERSION_3)
     connection.execute(_TABLES)

@@ -63,7 +63,7 @@ class _Search:
         self._filters = _Filters(query)
         if query.metadata:
             connection.create_scalar_function(
-                "has_metadata", _metadata_test(query), numargs=2, deterministic=True
+                "has_metadata", _metadata_test(query), numargs=1, deterministic=True
             )
 
     def page(self) -> SearchPage:
@@ -234,7 +234,7 @@ class _Filters:
         self._compare("s.end_ns - s.start_ns <= ?", query.max_duration_ns)
         if query.metadata:
             self.sql += (
-                " AND (SELECT has_metadata(p.codec, p.body) FROM payloads p WHERE p.seq = s.seq)"
+                " AND (SELECT has_metadata(unpack(codec, body)) FROM payloads WHERE seq = s.seq)"
             )
 
     def _compare(self, condition: str, value: object) -> None:
@@ -266,8 +266,8 @@ class _Filters:
 def _metadata_test(query: SearchQuery) -> Any:
     wanted = query.metadata
 
-    def has_metadata(codec: int, body: bytes) -> bool:
-        metadata = read_metadata(codec, body)
+    def has_metadata(body: bytes) -> bool:
+        metadata = read_metadata(body)
         if metadata is None:
             return False
         members = _decode_members(as_object(metadata))

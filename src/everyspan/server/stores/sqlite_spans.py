@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from everyspan.server.merge import merge
 from everyspan.server.patch import SpanPatch, apply_patch
 from everyspan.server.row import SpanRow
+from everyspan.server.stores.sqlite_codec import Packer
 from everyspan.server.stores.sqlite_parents import check_parents
 from everyspan.server.stores.sqlite_rows import (
     DERIVED_COLUMNS,
-    PLAIN,
     ROW_COLUMNS,
     SELECT_ROW_SQL,
     from_values,
@@ -23,8 +23,8 @@ from everyspan.server.stores.sqlite_writer import Transaction
 _SELECT_NUMBERED_SQL = SELECT_ROW_SQL.replace("SELECT ", "SELECT s.seq, ", 1)
 _STORED_SQL = _SELECT_NUMBERED_SQL + "WHERE s.account = ? AND s.id = ? AND s.trace_id = ?"
 _PATCHED_SQL = _SELECT_NUMBERED_SQL + (
-    "WHERE s.account = ? AND s.id = ? ORDER BY s.trace_id = ? DESC, s.change DESC, s.seq DESC "
-    "LIMIT 1"
+    "WHERE s.seq = (SELECT seq FROM spans WHERE account = ? AND id = ? "
+    "ORDER BY trace_id = ? DESC, change DESC, seq DESC LIMIT 1)"
 )
 _INSERT_BODY_SQL = "INSERT INTO payloads (seq, codec, body) VALUES (?, ?, ?)"
 _UPDATED = ("change", *ROW_COLUMNS, *DERIVED_COLUMNS)
@@ -33,7 +33,7 @@ _UPDATE_BODY_SQL = "UPDATE payloads SET codec = ?, body = ? WHERE seq = ?"
 
 
 def upsert(
-    transaction: Transaction, rows: Sequence[SpanRow], *, foreign_parents: bool
+    transaction: Transaction, packer: Packer, rows: Sequence[SpanRow], *, foreign_parents: bool
 ) -> list[SpanRow]:
     """See `Store.upsert`."""
     connection = transaction.connection
@@ -61,12 +61,12 @@ def upsert(
         check_parents(connection, rows[0].account, versions, moved, foreign_parents=foreign_parents)
 
     for identity, row in versions.items():
-        _put(transaction, row, seqs.get(identity))
+        _put(transaction, packer, row, seqs.get(identity))
     return list(versions.values())
 
 
 def patch(
-    transaction: Transaction, account: str, span_id: str, changes: SpanPatch
+    transaction: Transaction, packer: Packer, account: str, span_id: str, changes: SpanPatch
 ) -> SpanRow | None:
     """See `Store.patch`."""
     connection = transaction.connection
@@ -79,16 +79,17 @@ def patch(
     if row.parent_id is not None and (row.trace_id, row.parent_id) != (old.trace_id, old.parent_id):
         identity = (row.trace_id, row.id)
         check_parents(connection, account, {identity: row}, {identity: 0}, foreign_parents=True)
-    _put(transaction, row, seq)
+    _put(transaction, packer, row, seq)
     return row
 
 
-def _put(transaction: Transaction, row: SpanRow, seq: int | None) -> None:
+def _put(transaction: Transaction, packer: Packer, row: SpanRow, seq: int | None) -> None:
     connection, change = transaction.connection, transaction.change
+    codec, body = packer.pack(to_body(row))
     if seq is None:
         seq = transaction.new_seq()
         connection.execute(INSERT_SQL, (seq, change, *to_values(row)))
-        connection.execute(_INSERT_BODY_SQL, (seq, PLAIN, to_body(row)))
+        connection.execute(_INSERT_BODY_SQL, (seq, codec, body))
     else:
         connection.execute(_UPDATE_SQL, (change, *to_values(row), seq))
-        connection.execute(_UPDATE_BODY_SQL, (PLAIN, to_body(row), seq))
+        connection.execute(_UPDATE_BODY_SQL, (codec, body, seq))

@@ -64,6 +64,11 @@ class Transaction:
             self._change += 1
         return self._change
 
+    @property
+    def seq(self) -> int:
+        """The last span's number."""
+        return self._seq
+
     def new_seq(self) -> int:
         """Return the next span's number."""
         self._seq += 1
