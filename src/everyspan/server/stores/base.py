@@ -19,6 +19,7 @@ from typing import Any, Literal
 import msgspec
 
 from everyspan.model.report import ProducerReport
+from everyspan.server.keys import Key
 from everyspan.server.patch import SpanPatch
 from everyspan.server.producers import Loss, LossQuery, Producer
 from everyspan.server.row import SpanRow
@@ -26,6 +27,10 @@ from everyspan.server.row import SpanRow
 SortBy = Literal["start_timestamp", "duration_ms", "input_tokens", "output_tokens"]
 Stopped = Literal["bytes", "time"] | None
 """Which budget ended a page early."""
+
+
+SESSIONS_MAX = 100
+"""Browsers that are logged in with one key."""
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -201,6 +206,22 @@ class Store(ABC):
     @abstractmethod
     async def losses(self, query: LossQuery) -> list[Loss]:
         """Return losses that producers reported, those told last first."""
+
+    @abstractmethod
+    async def keys(self) -> list[Key]:
+        """Return every key that was made, ended ones too, the oldest first."""
+
+    @abstractmethod
+    async def add_key(self, key: Key) -> None:
+        """Keep a new key; of the sessions of one key, the SESSIONS_MAX newest stay."""
+
+    @abstractmethod
+    async def revoke_key(self, key_id: str) -> bool:
+        """End a key, and its sessions with it; a session leaves nothing behind.
+
+        Returns:
+            False if there is no such key or it had been revoked.
+        """
 
     @abstractmethod
     async def health(self) -> StoreHealth:

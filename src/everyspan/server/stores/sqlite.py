@@ -19,10 +19,17 @@ import apsw
 from everyspan.clock import SYSTEM_CLOCK, Clock
 from everyspan.errors import StoreError
 from everyspan.model.report import ProducerReport
+from everyspan.server.keys import Key
 from everyspan.server.patch import SpanPatch
 from everyspan.server.producers import Loss, LossQuery, Producer
 from everyspan.server.row import SpanRow
-from everyspan.server.stores import sqlite_list, sqlite_producers, sqlite_search, sqlite_spans
+from everyspan.server.stores import (
+    sqlite_keys,
+    sqlite_list,
+    sqlite_producers,
+    sqlite_search,
+    sqlite_spans,
+)
 from everyspan.server.stores.base import ListQuery, SearchPage, SearchQuery, Store, StoreHealth
 from everyspan.server.stores.sqlite_codec import Packer
 from everyspan.server.stores.sqlite_file import create, open_writer
@@ -157,6 +164,25 @@ class SqliteStore(Store):
             return sqlite_producers.losses(connection, query)
 
         return await self._searches.submit(read, GET_TIME_MAX_S)
+
+    async def keys(self) -> list[Key]:
+        def read(connection: apsw.Connection, _deadline: Deadline) -> list[Key]:
+            return sqlite_keys.read_keys(connection)
+
+        return await self._points.submit(read, GET_TIME_MAX_S)
+
+    async def add_key(self, key: Key) -> None:
+        def write(transaction: Transaction) -> None:
+            sqlite_keys.add_key(transaction, key)
+
+        await self._writer.submit(write, ROW_BYTES)
+
+    async def revoke_key(self, key_id: str) -> bool:
+        def write(transaction: Transaction) -> bool:
+            return sqlite_keys.revoke_key(transaction, key_id)
+
+        result: bool = await self._writer.submit(write, ROW_BYTES)
+        return result
 
     async def health(self) -> StoreHealth:
         def read(connection: apsw.Connection, _deadline: Deadline) -> int:

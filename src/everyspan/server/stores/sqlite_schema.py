@@ -43,6 +43,17 @@ CREATE TABLE numbers (
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 INSERT INTO numbers VALUES ('change', 0), ('seq', 0), ('deleted', 0);
+CREATE TABLE keys (
+    id TEXT PRIMARY KEY,
+    hash BLOB NOT NULL,
+    name TEXT NOT NULL,
+    accounts TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    created_ns INTEGER NOT NULL,
+    expires_ns INTEGER,
+    revoked_ns INTEGER,
+    parent TEXT
+) STRICT, WITHOUT ROWID;
 CREATE TABLE spans (
     seq INTEGER PRIMARY KEY,
     change INTEGER NOT NULL,
