@@ -23,12 +23,7 @@ def failing_store(error: Exception) -> Store:
     async def close(_self: Store) -> None:
         """Nothing is held."""
 
-    async def keys(_self: Store) -> list[object]:
-        """None: requests get as far as the routes."""
-        return []
-
-    failing = dict.fromkeys(Store.__abstractmethods__, fail)
-    methods = failing | {"close": close, "keys": keys}
+    methods = dict.fromkeys(Store.__abstractmethods__, fail) | {"close": close}
     store: Store = type("FailingStore", (Store,), methods)()
     return store
 

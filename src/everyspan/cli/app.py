@@ -19,7 +19,6 @@ COMMANDS = {
     "audit": "everyspan.cli.audit:audit",
     "demo": "everyspan.cli.demo:demo",
     "doctor": "everyspan.cli.doctor:doctor",
-    "keys": "everyspan.cli.keys:keys",
     "serve": "everyspan.cli.serve:serve",
     "traces": "everyspan.cli.traces:traces",
 }
@@ -29,7 +28,6 @@ EXTRAS = {
     "uvicorn": "server",
     "httptools": "server",
     "apsw": "server",
-    "pythonjsonlogger": "server",
     "langchain_core": "demo",
     "langgraph": "demo",
     "scale_gp_beta": "demo",

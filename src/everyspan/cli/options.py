@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_DURATION = re.compile(r"\d{1,9}[smhd]")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -58,32 +57,15 @@ def parse_since(_: click.Context, __: click.Parameter, text: str) -> float:
     Raises:
         BadParameter: It is neither.
     """
-    if _DURATION.fullmatch(text):
-        return max(0.0, time.time() - _seconds_of(text))
+    ago = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    if ago:
+        return max(0.0, time.time() - int(ago[1]) * _UNITS_S[ago[2]])
     moment_s = timestamp_s(text)
     if moment_s is None:
         raise click.BadParameter(
             f"{text!r} is no time; allowed: 90s, 15m, 24h, 7d, 2026-01-02T03:04:05Z"
         )
     return moment_s
-
-
-def parse_duration(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
-    """Return a duration such as `12h` in seconds, None where none is given.
-
-    Raises:
-        BadParameter: It is none.
-    """
-    if text is None:
-        return None
-    if not _DURATION.fullmatch(text):
-        raise click.BadParameter(f"{text!r} is no duration; allowed: 90s, 15m, 24h, 7d")
-    return _seconds_of(text)
-
-
-def _seconds_of(duration: str) -> float:
-    """Return the seconds of a duration that is known to be one."""
-    return float(int(duration[:-1]) * _UNITS_S[duration[-1]])
 
 
 def iso(moment_s: float) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 
-from everyspan.server.keys import Key
-
 ACCOUNT_HEADER = "x-selected-account-id"
 LOCAL_ACCOUNT = "local"
 """Of whoever names none: every AgentEx client, and our own SDK towards the local server."""
+ACCOUNT_MAX = 256
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,11 +16,15 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         account: Whose spans it is about; the caller may use it.
-        key: None where no key is asked for.
+        accounts: Those it may use, `*` for all.
+        key_id: Names its key; None where no key is asked for.
     """
 
     account: str
-    key: Key | None = None
+    accounts: tuple[str, ...] = ("*",)
+    scopes: tuple[str, ...] = ("read", "write")
+    key_id: str | None = None
+    expires_ns: int | None = None
 
 
 def caller_of(request: Request) -> Caller:
