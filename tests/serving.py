@@ -14,7 +14,7 @@ _SCRIPT = """
 import sys
 from everyspan.server import run
 {prelude}
-run(port=int(sys.argv[2]), store_path=sys.argv[1],
+run(port=int(sys.argv[2]), store_path=sys.argv[1], {options}
     ready=lambda host, port: print(f"http://{{host}}:{{port}}", flush=True))
 """
 _STOP_TIME_MAX_S = 20.0
@@ -25,13 +25,22 @@ class ServerProcess:
 
     Args:
         prelude: Statements for the new process to run before it serves.
+        options: Further arguments of `run`, as source.
     """
 
-    def __init__(self, store_path: Path, *, port: int = 0, prelude: str = "") -> None:
+    def __init__(
+        self, store_path: Path, *, port: int = 0, prelude: str = "", options: str = ""
+    ) -> None:
         self.store_path = store_path
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # As long as the process.
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _SCRIPT.format(prelude=prelude), str(store_path), str(port)],
+            [
+                sys.executable,
+                "-c",
+                _SCRIPT.format(prelude=prelude, options=options and f"{options},"),
+                str(store_path),
+                str(port),
+            ],
             stdout=subprocess.PIPE,
             # A file: nobody reads while the server runs, and a full pipe would stop it.
             stderr=self._errors,

@@ -23,7 +23,12 @@ def failing_store(error: Exception) -> Store:
     async def close(_self: Store) -> None:
         """Nothing is held."""
 
-    methods = dict.fromkeys(Store.__abstractmethods__, fail) | {"close": close}
+    async def keys(_self: Store) -> list[object]:
+        """None: requests get as far as the routes."""
+        return []
+
+    failing = dict.fromkeys(Store.__abstractmethods__, fail)
+    methods = failing | {"close": close, "keys": keys}
     store: Store = type("FailingStore", (Store,), methods)()
     return store
 

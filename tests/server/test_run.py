@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -12,6 +13,8 @@ import pytest
 
 from everyspan.errors import SettingsError, StoreError
 from everyspan.server import run
+from everyspan.server.keys import make_key
+from everyspan.server.stores.sqlite import SqliteStore
 from tests.serving import ServerProcess
 
 
@@ -57,7 +60,7 @@ def test_a_bad_store_is_named_and_the_port_given_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_success(tmp_path: Path, number: signal.Signals) -> None:
-    """R2, R3: it answers when it says so; ends with 0 and says nothing; the port is free again."""
+    """R2, R4: it answers when it says so; ends with 0 and says nothing; the port is free again."""
     server = ServerProcess(tmp_path / "spans.db")
     assert httpx2.get(f"{server.base_url}/healthz").json()["status"] == "ok"
     port = int(server.base_url.rpartition(":")[2])
@@ -67,7 +70,7 @@ def test_a_signal_ends_it_with_success(tmp_path: Path, number: signal.Signals) -
 
 
 def test_a_second_signal_does_not_wait_for_a_stalled_request(tmp_path: Path) -> None:
-    """R3: and the first waits for it a bounded time."""
+    """R4: and the first waits for it a bounded time."""
     for signals in (1, 2):
         server = ServerProcess(
             tmp_path / "spans.db",
@@ -84,3 +87,41 @@ def test_a_second_signal_does_not_wait_for_a_stalled_request(tmp_path: Path) -> 
             if signals == 2:
                 server.process.send_signal(signal.SIGTERM)
             server.stop()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_open_to_other_machines_it_does_not_start_without_a_key(tmp_path: Path, host: str) -> None:
+    """R3: and says which command makes one; an expired one is none."""
+    path = tmp_path / "spans.db"
+    with pytest.raises(SettingsError, match=f"everyspan keys create --store {path}"):
+        run(host=host, port=0, store_path=path)
+    add_key(path, expires_ns=1)
+    with pytest.raises(SettingsError, match="no key to ask for"):
+        run(host=host, port=0, store_path=path)
+
+
+def test_open_to_other_machines_it_asks_for_its_key(tmp_path: Path) -> None:
+    """R3: and answers under every address of its own, and under the names that it is told."""
+    path = tmp_path / "spans.db"
+    key = add_key(path)
+    server = ServerProcess(path, options="host='0.0.0.0', allow_hosts=['traces.example']")
+    url = server.base_url.replace("0.0.0.0", "127.0.0.1")
+    assert httpx2.get(f"{url}/spans").status_code == 401
+    for host, status in [("10.1.2.3", 200), ("traces.example", 200), ("evil.example", 403)]:
+        reply = httpx2.get(f"{url}/spans", headers={"x-api-key": key, "host": host})
+        assert reply.status_code == status
+    assert "refused a request from 127.0.0.1" in server.stop()
+
+
+def add_key(path: Path, *, expires_ns: int | None = None) -> str:
+    key, shown = make_key(
+        name="n", accounts=["*"], scopes=["read"], now_ns=0, expires_ns=expires_ns
+    )
+
+    async def add() -> None:
+        store = SqliteStore(path)
+        await store.add_key(key)
+        await store.close()
+
+    asyncio.run(add())
+    return shown

@@ -147,7 +147,7 @@ def test_every_filter_the_client_has_is_taken_or_refused_by_name(client: SGPClie
     for name, value in none.items():
         assert list(client.spans.search(**{name: value})) == [], name
     refused: dict[str, Any] = {
-        "search_texts": ["word"],
+        "search_texts": ["x"],
         "assessment_types": ["comment"],
         "x_project_id": "p",
         "obs_span_ids": ["X"],

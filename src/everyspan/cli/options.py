@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+_DURATION = re.compile(r"\d{1,9}[smhd]")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -30,11 +31,6 @@ def server_options(command: _F) -> _F:
     command = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
         command
     )
-    return url_option(command)
-
-
-def url_option(command: _F) -> _F:
-    """Add `--url` to a command that talks to a server."""
     return click.option(
         "--url",
         metavar="URL",
@@ -45,8 +41,7 @@ def url_option(command: _F) -> _F:
 
 def open_reader(url: str | None) -> SpanReader:
     """Return a reader of the server that `--url` or else the environment names."""
-    from everyspan.cli.connection import DEFAULT_URL
-    from everyspan.cli.reader import SpanReader
+    from everyspan.cli.reader import DEFAULT_URL, SpanReader
 
     environment = load_environment()
     if url is None:
@@ -54,8 +49,8 @@ def open_reader(url: str | None) -> SpanReader:
     return SpanReader(url, api_key=environment.sgp_api_key, account_id=environment.sgp_account_id)
 
 
-def parse_since(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
-    """Return a point in time as Unix seconds; None where none is given.
+def parse_since(_: click.Context, __: click.Parameter, text: str) -> float:
+    """Return a point in time as Unix seconds.
 
     Args:
         text: So long ago (`90s`, `15m`, `24h`, `7d`), or ISO-8601, naive meaning UTC.
@@ -63,17 +58,32 @@ def parse_since(_: click.Context, __: click.Parameter, text: str | None) -> floa
     Raises:
         BadParameter: It is neither.
     """
-    if text is None:
-        return None
-    ago = re.fullmatch(r"(\d{1,9})([smhd])", text)
-    if ago:
-        return max(0.0, time.time() - int(ago[1]) * _UNITS_S[ago[2]])
+    if _DURATION.fullmatch(text):
+        return max(0.0, time.time() - _seconds_of(text))
     moment_s = timestamp_s(text)
     if moment_s is None:
         raise click.BadParameter(
             f"{text!r} is no time; allowed: 90s, 15m, 24h, 7d, 2026-01-02T03:04:05Z"
         )
     return moment_s
+
+
+def parse_duration(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    """Return a duration such as `12h` in seconds, None where none is given.
+
+    Raises:
+        BadParameter: It is none.
+    """
+    if text is None:
+        return None
+    if not _DURATION.fullmatch(text):
+        raise click.BadParameter(f"{text!r} is no duration; allowed: 90s, 15m, 24h, 7d")
+    return _seconds_of(text)
+
+
+def _seconds_of(duration: str) -> float:
+    """Return the seconds of a duration that is known to be one."""
+    return float(int(duration[:-1]) * _UNITS_S[duration[-1]])
 
 
 def iso(moment_s: float) -> str:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
 from everyspan.errors import SettingsError
 
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+if TYPE_CHECKING:
+    from everyspan.server.logs import LogFormat
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def store_options(command: _F) -> _F:
+    """Add `--store` to a command that works on a store; see `store_of`."""
+    command = click.option("--data-home", envvar="XDG_DATA_HOME", hidden=True)(command)
+    return click.option(
+        "--store",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="SQLite file that keeps the spans. Default: everyspan/traces.sqlite in XDG_DATA_HOME, "
+        "else in ~/.local/share.",
+    )(command)
 
 
 @click.command()
@@ -20,12 +36,7 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
     show_default=True,
     help="Port to listen on; 0 takes a free one.",
 )
-@click.option(
-    "--store",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="SQLite file that keeps the spans. Default: everyspan/traces.sqlite in XDG_DATA_HOME, "
-    "else in ~/.local/share.",
-)
+@store_options
 @click.option(
     "--allow-host",
     "allow_hosts",
@@ -34,25 +45,54 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
     help="A further name that requests may call the server by, such as that of a proxy in front or "
     "of a container. Repeatable.",
 )
-@click.option("--data-home", envvar="XDG_DATA_HOME", hidden=True)
+@click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+    help="How lines of the log on stderr look.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning", "error")),
+    default="info",
+    show_default=True,
+    help="What is logged; debug has a line for every request.",
+)
 def serve(
     host: str,
     port: int,
     store: Path | None,
     allow_hosts: tuple[str, ...],
+    log_format: LogFormat,
+    log_level: str,
     data_home: str | None,
 ) -> None:
     """Run the trace server until Ctrl-C.
 
-    Exit code 2 if the port is taken or the store cannot be opened.
+    Open to other machines (`--host`), it asks for a key, and one has to be made before. Exit code 2
+    if the port is taken, the store cannot be opened, or there is no key and must be one.
 
     \b
     Example:
       everyspan serve
       everyspan serve --port 5004 --store ./traces.sqlite
+      everyspan keys create && everyspan serve --host 0.0.0.0 --log-format json
     """
     from everyspan.server import run
+    from everyspan.server.logs import configure_logs
 
+    configure_logs(log_format, log_level)
+    path = store_of(store, data_home)
+
+    def ready(host: str, port: int) -> None:
+        click.echo(_greeting(host, port, path))
+
+    run(host=host, port=port, store_path=path, allow_hosts=allow_hosts, ready=ready)
+
+
+def store_of(store: Path | None, data_home: str | None) -> Path:
+    """Return the store's absolute path; the folder of the default one is made."""
     if store is None:
         store = default_store(data_home)
         try:
@@ -61,14 +101,7 @@ def serve(
             raise SettingsError(
                 f"cannot make {store.parent}: {error.strerror}; choose another file with --store"
             ) from None
-    path = store.absolute()
-
-    def ready(host: str, port: int) -> None:
-        click.echo(_greeting(host, port, path))
-        if host not in LOOPBACK_HOSTS:
-            click.echo("everyspan: open to other machines, and no key is asked", err=True)
-
-    run(host=host, port=port, store_path=path, allow_hosts=allow_hosts, ready=ready)
+    return store.absolute()
 
 
 def default_store(data_home: str | None) -> Path:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 
+from everyspan.server.keys import Key
+
 ACCOUNT_HEADER = "x-selected-account-id"
 LOCAL_ACCOUNT = "local"
 """Of whoever names none: every AgentEx client, and our own SDK towards the local server."""
-ACCOUNT_MAX = 256
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,15 +17,11 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         account: Whose spans it is about; the caller may use it.
-        accounts: Those it may use, `*` for all.
-        key_id: Names its key; None where no key is asked for.
+        key: None where no key is asked for.
     """
 
     account: str
-    accounts: tuple[str, ...] = ("*",)
-    scopes: tuple[str, ...] = ("read", "write")
-    key_id: str | None = None
-    expires_ns: int | None = None
+    key: Key | None = None
 
 
 def caller_of(request: Request) -> Caller:

@@ -20,7 +20,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
-from starlette.types import ASGIApp
 
 from everyspan.errors import RequestError, StoreBusyError, StoreError
 from everyspan.server.agentex_agents import AGENTS_PATH, agentex_agents_routes
@@ -32,7 +31,9 @@ from everyspan.server.envelope import VERSION, Envelope
 from everyspan.server.guard import Guard
 from everyspan.server.hosts import Hosts
 from everyspan.server.ingest import Ingest
+from everyspan.server.keyring import Keyring
 from everyspan.server.problem import ProblemReply, problem, refusal
+from everyspan.server.session_routes import session_routes
 from everyspan.server.sgp_routes import sgp_routes
 from everyspan.server.stores.base import Store
 
@@ -42,11 +43,12 @@ STORE_RETRY_AFTER_S = 5.0
 _log = logging.getLogger("everyspan.server")
 
 
-def create_app(store: Store, hosts: Hosts | None = None) -> ASGIApp:
+def create_app(store: Store, hosts: Hosts | None = None, *, must_ask_key: bool = False) -> Envelope:
     """Return the application over `store`, which it closes when the server stops.
 
     Args:
         hosts: The names it goes by; None for those of loopback alone.
+        must_ask_key: Ask for a key even if none was ever made.
     """
 
     async def healthz(_request: Request) -> Response:
@@ -68,18 +70,26 @@ def create_app(store: Store, hosts: Hosts | None = None) -> ASGIApp:
         await store.close()
 
     bodies = Bodies()
+    keyring = Keyring(store, must_ask=must_ask_key)
     ingest = Ingest(store)
     agentex = [*agentex_routes(store, ingest, bodies), *agentex_agents_routes(bodies)]
     sgp: list[BaseRoute] = sgp_routes(store, ingest, bodies)
     # The SGP client's environment `local` asks under /public (`sgp` §1).
     public = Mount("/public", Router(sgp, redirect_slashes=False))
-    api = producer_routes(store, bodies)
     routes = Router(
-        [Route("/healthz", healthz), *agentex, *sgp, public, *api], redirect_slashes=False
+        [
+            Route("/healthz", healthz),
+            *session_routes(keyring, bodies),
+            *agentex,
+            *sgp,
+            public,
+            *producer_routes(store, bodies),
+        ],
+        redirect_slashes=False,
     )
     app = Starlette(
         # Inside of what words errors, outside of every route.
-        routes=[Mount("", Guard(routes, hosts or Hosts()))],
+        routes=[Mount("", Guard(routes, hosts or Hosts(), keyring))],
         exception_handlers={
             HTTPException: _no_route,
             RequestError: _refused,

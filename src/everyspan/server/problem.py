@@ -79,7 +79,9 @@ def problem(
 def refusal(error: RequestError, reply: ProblemReply, *, request_id: str | None = None) -> Response:
     """Return the reply that says why a request was refused."""
     headers: dict[str, str] = {}
-    if error.status == 409:
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    elif error.status == 409:
         # The SGP client sends a 409 three times unless told not to (`sgp:E1`).
         headers["x-should-retry"] = "false"
     elif error.status in (408, 413):

@@ -2,7 +2,8 @@
 
 R1  The port is bound before anything else, and a taken one is an error that names who has it.
 R2  `ready` is called when requests are answered, with the port that was bound.
-R3  SIGINT and SIGTERM end it: requests under way get their answer (at most STOP_TIME_MAX_S), what
+R3  Open to other machines it does not start before there is a key to ask for.
+R4  SIGINT and SIGTERM end it: requests under way get their answer (at most STOP_TIME_MAX_S), what
     was accepted is committed, the store is closed. A second signal does not wait for requests.
 """
 
@@ -13,8 +14,10 @@ import errno
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
@@ -23,6 +26,7 @@ from everyspan.errors import SettingsError
 from everyspan.server.app import create_app
 from everyspan.server.hosts import Hosts
 from everyspan.server.protocol import BoundedHttpProtocol
+from everyspan.server.stores.base import Store
 from everyspan.server.stores.sqlite import SqliteStore
 
 DEFAULT_HOST = "127.0.0.1"
@@ -52,16 +56,18 @@ def run(
         ready: Called once, with host and port, when requests are answered.
 
     Raises:
-        SettingsError: The address cannot be had, or a name is none; the text says what to do.
+        SettingsError: The address cannot be had, a name is none, or there is no key and must be;
+            the text says what to do.
         StoreError: The store cannot be opened.
     """
     listener = _listen(host, port)
     with listener:
         address = listener.getsockname()
         hosts = Hosts([host, address[0]], allow_hosts)
+        is_open = not ip_address(address[0].partition("%")[0]).is_loopback
         store = SqliteStore(store_path)
         config = uvicorn.Config(
-            create_app(store, hosts),
+            create_app(store, hosts, must_ask_key=is_open),
             http=BoundedHttpProtocol,
             ws="none",
             lifespan="on",
@@ -75,7 +81,22 @@ def run(
             backlog=BACKLOG,
         )
         server = _Server(config, lambda: ready(host, address[1]) if ready else None)
-        asyncio.run(server.serve(sockets=[listener]))
+
+        async def serve() -> None:
+            if is_open and not await _has_key(store):
+                await store.close()
+                raise SettingsError(
+                    f"{host} is open to other machines, and there is no key to ask for;"
+                    f" make one: everyspan keys create --store {store_path}"
+                )
+            await server.serve(sockets=[listener])
+
+        asyncio.run(serve())
+
+
+async def _has_key(store: Store) -> bool:
+    now_ns = time.time_ns()
+    return any(key.is_active(now_ns) and key.parent is None for key in await store.keys())
 
 
 class _Server(uvicorn.Server):

@@ -20,7 +20,7 @@ from everyspan.server.row import (
     read_task_id,
     with_members,
 )
-from everyspan.server.sgp_search import to_cursor
+from everyspan.server.sgp_search import place_of, to_cursor
 from everyspan.server.stores.base import SearchPage, SearchQuery
 from everyspan.server.timestamps import format_timestamp
 
@@ -80,24 +80,30 @@ def encode_list(rows: Sequence[SpanRow]) -> bytes:
 
 def encode_page(page: SearchPage, query: SearchQuery) -> bytes:
     """Return a SpanPage."""
-    rows = page.rows
+    rows, sort_by = page.rows, query.sort_by
     backward = query.before is not None
-    more_after = bool(rows) and (backward or page.has_more)
-    more_before = bool(rows) and (page.has_more if backward else query.after is not None)
+    # The places of the first and the last of what was looked at, in the asked order.
+    ends = [place_of(row, sort_by) for row in (rows[:1] + rows[-1:])]
+    if page.through is not None:
+        # Time was over; further spans were looked at in vain.
+        ends = [page.through, *ends[1:]] if backward else [*ends[:1], page.through]
+    more_after = bool(ends) and (backward or page.has_more)
+    more_before = bool(ends) and (page.has_more if backward else query.after is not None)
     partial = page.stopped == "time"
-    through = rows[0 if backward else -1].start_ns if rows else None
-    by_time = query.sort_by == "start_timestamp"
+    through = ends[0 if backward else -1].value if ends else None
     return _encode(
         _PageOut(
             items=[_to_out(row) for row in rows],
             has_more=page.has_more,
             limit=query.limit,
             total=0,
-            next_cursor=to_cursor(rows[-1], query.sort_by) if more_after else None,
-            prev_cursor=to_cursor(rows[0], query.sort_by) if more_before else None,
+            next_cursor=to_cursor(ends[-1], sort_by) if more_after else None,
+            prev_cursor=to_cursor(ends[0], sort_by) if more_before else None,
             search_status="partial" if partial else "complete",
             searched_through=(
-                format_timestamp(through) if partial and by_time and through is not None else None
+                format_timestamp(through)
+                if partial and sort_by == "start_timestamp" and through is not None
+                else None
             ),
         )
     )

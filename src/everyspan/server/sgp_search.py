@@ -19,6 +19,13 @@ from everyspan.server.json_body import decode_json
 from everyspan.server.problem import Detail, InvalidRequestError
 from everyspan.server.row import SpanRow, is_task_id
 from everyspan.server.stores.base import Position, SearchQuery, SortBy, sort_value
+from everyspan.server.terms import (
+    TERM_LENGTH_MAX,
+    TERM_LENGTH_MIN,
+    TERMS_MAX,
+    Texts,
+    parse_texts,
+)
 from everyspan.server.timestamps import parse_timestamp
 
 SEARCH_IDS_MAX = 10_000
@@ -57,7 +64,7 @@ class _Search(msgspec.Struct, forbid_unknown_fields=True):
     max_duration_ms: int | None = None
     extra_metadata: dict[str, Any] | None = None
     assessment_types: list[Any] | None = None
-    search_texts: list[Any] | None = None
+    search_texts: list[str] | None = None
 
 
 _decode_search = msgspec.json.Decoder(_Search).decode
@@ -75,13 +82,10 @@ def decode_search(body: bytes, params: Mapping[str, str], account: str) -> Searc
     filters = decode_json(_decode_search, body) if body.strip() else _Search()
     errors: list[Detail] = []
 
-    for field in ("assessment_types", "search_texts"):
-        if getattr(filters, field):
-            errors.append(
-                Detail(
-                    ("body", field), "this filter is not supported by this server", "unsupported"
-                )
-            )
+    if filters.assessment_types:
+        message = "this filter is not supported by this server"
+        errors.append(Detail(("body", "assessment_types"), message, "unsupported"))
+    texts = _texts(filters.search_texts or [], errors)
     ids = 0
     for name, values in msgspec.structs.asdict(filters).items():
         if not isinstance(values, list):
@@ -150,6 +154,7 @@ def decode_search(body: bytes, params: Mapping[str, str], account: str) -> Searc
         max_duration_ns=_ms_to_ns(filters.max_duration_ms),
         task_ids=task_ids,
         metadata=tuple(metadata),
+        texts=texts,
     )
 
 
@@ -229,6 +234,18 @@ def _pairs(pairs: list[_Pair] | None) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys((pair.trace_id, pair.span_id) for pair in pairs or ()))
 
 
+def _texts(typed: list[str], errors: list[Detail]) -> Texts:
+    if len(typed) > TERMS_MAX:
+        errors.append(Detail(("body", "search_texts"), f"more than {TERMS_MAX} terms", "too_long"))
+        return Texts()
+    try:
+        return parse_texts(typed)
+    except ValueError as error:
+        message = f"not {TERM_LENGTH_MIN} to {TERM_LENGTH_MAX} characters"
+        errors.append(Detail(("body", "search_texts", *error.args), message, "length"))
+        return Texts()
+
+
 def _metadata(filters: _Search) -> list[tuple[str, tuple[Any, ...]]]:
     wanted: list[tuple[str, tuple[Any, ...]]] = [
         (key, tuple(value) if isinstance(value, list) else (value,))
@@ -270,7 +287,12 @@ def _cursor(text: str | None, sort_by: SortBy) -> Position | str | None:
     return Position(value, trace_id, span_id)
 
 
-def to_cursor(row: SpanRow, sort_by: SortBy) -> str:
-    """Return the opaque cursor of the place where `row` lies."""
-    place = (sort_by, sort_value(row, sort_by), row.trace_id, row.id)
-    return _CURSOR_PREFIX + base64.urlsafe_b64encode(_encode(place)).decode()
+def place_of(row: SpanRow, sort_by: SortBy) -> Position:
+    """Return where `row` lies."""
+    return Position(sort_value(row, sort_by), row.trace_id, row.id)
+
+
+def to_cursor(place: Position, sort_by: SortBy) -> str:
+    """Return the opaque cursor of a place."""
+    text = _encode((sort_by, place.value, place.trace_id, place.id))
+    return _CURSOR_PREFIX + base64.urlsafe_b64encode(text).decode()

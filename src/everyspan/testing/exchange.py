@@ -17,14 +17,12 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
 from everyspan.clock import Clock
-from everyspan.testing.otlp_body import UnsupportedError, read_spans
 
 HEAD_BYTES_MAX = 64 << 10
 BODY_BYTES_MAX = 64 << 20
 """Far above what a trace backend takes; a larger body is 413 by itself."""
 
 BATCH_PATH = "/v5/spans/batch"
-TRACES_PATH = "/v1/traces"
 
 JSON_TYPE: Mapping[str, str] = {"content-type": "application/json"}
 
@@ -61,15 +59,10 @@ class Request:
 
     @property
     def spans(self) -> list[dict[str, Any]]:
-        """The spans it carries, as they are on the wire; none where it is no write of spans.
-
-        Those of OTLP as `FaultServer.rows` has them.
-        """
+        """The spans it carries, as they are on the wire; none where it is no write of spans."""
         try:
-            if self.path.endswith(TRACES_PATH):
-                return read_spans(self.headers, self.body)
             body = self.json
-        except (ValueError, RecursionError, UnsupportedError):
+        except (ValueError, RecursionError):
             return []
         if isinstance(body, dict) and self.path.endswith(BATCH_PATH):
             body = body.get("items")

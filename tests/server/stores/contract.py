@@ -13,10 +13,12 @@ import msgspec
 import pytest
 
 from everyspan.errors import RequestError
+from everyspan.server.keys import make_key
 from everyspan.server.merge import merge
 from everyspan.server.patch import SpanPatch
 from everyspan.server.row import SpanRow
 from everyspan.server.stores.base import (
+    SESSIONS_MAX,
     ListQuery,
     OrderBy,
     Position,
@@ -26,6 +28,7 @@ from everyspan.server.stores.base import (
 )
 from tests.server.rows import END_NS, START_NS, make_row
 
+FAR_NS = 2**62
 SORTS = ("start_timestamp", "duration_ms", "input_tokens", "output_tokens")
 
 
@@ -668,3 +671,66 @@ class StoreContract:
         await store.upsert([make_row(), make_row()])
         health = await store.health()
         assert (health.ok, health.spans, health.waiting, health.waiting_bytes) == (True, 2, 0, 0)
+
+    # -- Keys
+
+    async def test_a_key_comes_back_whole(self, store: Store) -> None:
+        assert await store.keys() == []
+        first, _ = make_key(name="é ci", accounts=["a", "*"], scopes=["write"], now_ns=1)
+        second, _ = make_key(
+            name="n", accounts=["b"], scopes=["read", "write"], now_ns=2, expires_ns=3
+        )
+        await store.add_key(second)
+        await store.add_key(first)
+        assert await store.keys() == [first, second]
+
+    async def test_a_key_is_revoked_once_and_stays_known(self, store: Store) -> None:
+        key, _ = make_key(name="n", accounts=["a"], scopes=["read"], now_ns=1)
+        await store.add_key(key)
+        assert await store.revoke_key(key.id)
+        (revoked,) = await store.keys()
+        assert revoked == msgspec.structs.replace(key, revoked_ns=revoked.revoked_ns)
+        assert revoked.revoked_ns
+        assert not await store.revoke_key(key.id)
+        assert not await store.revoke_key("nope")
+        assert await store.keys() == [revoked]
+
+    async def test_sessions_end_with_their_key_and_leave_nothing(self, store: Store) -> None:
+        key, _ = make_key(name="n", accounts=["a"], scopes=["read"], now_ns=1)
+        other, _ = make_key(name="o", accounts=["a"], scopes=["read"], now_ns=2)
+        sessions = [
+            make_key(
+                name="n",
+                accounts=["a"],
+                scopes=["read"],
+                now_ns=3,
+                expires_ns=FAR_NS,
+                parent=parent.id,
+            )[0]
+            for parent in (key, key, other)
+        ]
+        for each in (key, other, *sessions):
+            await store.add_key(each)
+        assert await store.revoke_key(sessions[0].id)
+        assert {each.id for each in await store.keys()} == {
+            key.id,
+            other.id,
+            sessions[1].id,
+            sessions[2].id,
+        }
+        await store.revoke_key(key.id)
+        assert {each.id for each in await store.keys()} == {key.id, other.id, sessions[2].id}
+
+    async def test_sessions_are_bounded_and_expired_ones_go(self, store: Store) -> None:
+        key, _ = make_key(name="n", accounts=["a"], scopes=["read"], now_ns=1)
+        await store.add_key(key)
+        fields = {"name": "n", "accounts": ["a"], "scopes": ["read"], "parent": key.id}
+        expired, _ = make_key(now_ns=2, expires_ns=3, **fields)  # type: ignore[arg-type]
+        await store.add_key(expired)
+        made = [
+            make_key(now_ns=10 + n, expires_ns=FAR_NS, **fields)[0]  # type: ignore[arg-type]
+            for n in range(SESSIONS_MAX + 2)
+        ]
+        await asyncio.gather(*[store.add_key(session) for session in made])
+        left = {each.id for each in await store.keys()}
+        assert left == {key.id, *(session.id for session in made[2:])}

@@ -19,26 +19,19 @@ from typing import Any, Literal
 import msgspec
 
 from everyspan.model.report import ProducerReport
+from everyspan.server.keys import Key
 from everyspan.server.patch import SpanPatch
 from everyspan.server.producers import Loss, LossQuery, Producer
 from everyspan.server.row import SpanRow
-from everyspan.server.stores.traces import (
-    FacetValue,
-    OutlinePage,
-    Overview,
-    Series,
-    SpanGroup,
-    SpanPosition,
-    Trace,
-    TraceFilter,
-    TracePage,
-    TraceQuery,
-)
-from everyspan.server.summary import Facet
+from everyspan.server.terms import Texts
 
 SortBy = Literal["start_timestamp", "duration_ms", "input_tokens", "output_tokens"]
 Stopped = Literal["bytes", "time"] | None
 """Which budget ended a page early."""
+
+
+SESSIONS_MAX = 100
+"""Browsers that are logged in with one key."""
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -84,6 +77,8 @@ class SearchQuery(msgspec.Struct, kw_only=True, frozen=True):
     max_duration_ns: int | None = None
     metadata: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     """Key and the values of which it must deeply equal one."""
+    texts: Texts = Texts()
+    """What the text of a span must hold; see `terms`. Without terms and traces: nothing."""
     bytes_max: int = 32 * 1024 * 1024
     """The page stops before the row that would exceed this, but never before its first."""
     time_max_s: float = 10.0
@@ -94,6 +89,20 @@ class SearchPage(msgspec.Struct, kw_only=True, frozen=True):
 
     rows: list[SpanRow]
     has_more: bool
+    stopped: Stopped = None
+    through: Position | None = None
+    """How far was looked, where time ended the page and no row beyond its last was left out."""
+
+
+class MatchingTraces(msgspec.Struct, kw_only=True, frozen=True):
+    """Traces with a span that matches, in the order of the first such span of each.
+
+    `through` is the place of the last span looked at; a query `after` it goes on from there, and
+    may name a trace again. None at the end.
+    """
+
+    trace_ids: list[str]
+    through: Position | None
     stopped: Stopped = None
 
 
@@ -183,6 +192,17 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def search_traces(self, query: SearchQuery) -> MatchingTraces:
+        """Return up to `limit` traces that hold a span that matches.
+
+        With `descending`, those come first that hold the newest. Searches forward only, from a
+        Position.
+
+        Raises:
+            StoreBusyError: Come back later.
+        """
+
+    @abstractmethod
     async def list_spans(self, query: ListQuery) -> list[SpanRow]:
         """Return one page; empty beyond the end.
 
@@ -216,65 +236,20 @@ class Store(ABC):
         """Return losses that producers reported, those told last first."""
 
     @abstractmethod
-    async def list_traces(self, query: TraceQuery) -> TracePage:
-        """Return one page of traces, keyset both ways (S4); a trace shows soon after its spans.
+    async def keys(self) -> list[Key]:
+        """Return every key that was made, ended ones too, the oldest first."""
 
-        Raises:
-            RequestError: 400 QUERY_TOO_BROAD; it takes longer than QUERY_TIME_MAX_S.
-            StoreBusyError: Come back later. Both hold for all that follow.
+    @abstractmethod
+    async def add_key(self, key: Key) -> None:
+        """Keep a new key; of the sessions of one key, the SESSIONS_MAX newest stay."""
+
+    @abstractmethod
+    async def revoke_key(self, key_id: str) -> bool:
+        """End a key, and its sessions with it; a session leaves nothing behind.
+
+        Returns:
+            False if there is no such key or it had been revoked.
         """
-
-    @abstractmethod
-    async def get_trace(self, account: str, key: bytes) -> Trace | None:
-        """Return one trace by its 16 bytes in OpenTelemetry; None where no span of it is stored."""
-
-    @abstractmethod
-    async def changed_traces(self, account: str, *, after: int, limit: int) -> list[Trace]:
-        """Return the traces summarised after a change, by change; each once, as it is now."""
-
-    @abstractmethod
-    async def trace_spans(
-        self,
-        account: str,
-        key: bytes,
-        *,
-        after: SpanPosition | None = None,
-        since: int = 0,
-        limit: int,
-    ) -> OutlinePage:
-        """Return spans of a trace by start, without payloads; those written after change `since`.
-
-        Whoever reads again from the `change` of the answer misses nothing.
-        """
-
-    @abstractmethod
-    async def trace_span(self, account: str, key: bytes, span_id: str) -> SpanRow | None:
-        """Return a span of a trace by its id, else by what that is in OpenTelemetry."""
-
-    @abstractmethod
-    async def facet_values(
-        self, filter_: TraceFilter, facet: Facet, *, limit: int
-    ) -> list[FacetValue]:
-        """Return the values of a facet, the most frequent first, among the window's traces.
-
-        Only the account and the times of the filter count.
-        """
-
-    @abstractmethod
-    async def series(self, filter_: TraceFilter, *, buckets: int) -> Series:
-        """Return figures of the traces over time, in at most so many buckets."""
-
-    @abstractmethod
-    async def overview(
-        self,
-        account: str,
-        *,
-        from_ns: int | None,
-        to_ns: int | None,
-        group_by: SpanGroup,
-        limit: int,
-    ) -> Overview:
-        """Return figures of the window's spans, by group; at least of the newest 100,000."""
 
     @abstractmethod
     async def health(self) -> StoreHealth:

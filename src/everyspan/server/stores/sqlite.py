@@ -2,6 +2,7 @@
 
     upsert -> writer thread: BEGIN, many calls' rows, COMMIT -> futures      (sqlite_writer)
     get, search -> reader threads, a read-only connection each              (sqlite_readers)
+    commits -> a thread that follows, with a file of its own, for text        (sqlite_text)
 
 W3  Readers never block the writer (WAL), and stop at their deadline. Reads of one row have a
     thread of their own, so that slow searches never delay them.
@@ -13,50 +14,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import apsw
 
 from everyspan.clock import SYSTEM_CLOCK, Clock
 from everyspan.errors import StoreError
 from everyspan.model.report import ProducerReport
+from everyspan.server.keys import Key
 from everyspan.server.patch import SpanPatch
 from everyspan.server.producers import Loss, LossQuery, Producer
 from everyspan.server.row import SpanRow
 from everyspan.server.stores import (
+    sqlite_keys,
     sqlite_list,
     sqlite_producers,
     sqlite_search,
     sqlite_spans,
-    sqlite_trace_list,
-    sqlite_trace_spans,
 )
-from everyspan.server.stores.base import ListQuery, SearchPage, SearchQuery, Store, StoreHealth
+from everyspan.server.stores.base import (
+    ListQuery,
+    MatchingTraces,
+    SearchPage,
+    SearchQuery,
+    Store,
+    StoreHealth,
+)
 from everyspan.server.stores.sqlite_codec import Packer
 from everyspan.server.stores.sqlite_file import create, open_writer
 from everyspan.server.stores.sqlite_readers import Deadline, Readers
 from everyspan.server.stores.sqlite_rows import ROW_BYTES, SELECT_ROW_SQL, from_values
 from everyspan.server.stores.sqlite_schema import prepare
-from everyspan.server.stores.sqlite_traces import TraceFollower
+from everyspan.server.stores.sqlite_text import TextIndex
 from everyspan.server.stores.sqlite_trainer import Trainer
 from everyspan.server.stores.sqlite_writer import Follower, Transaction, Writer
-from everyspan.server.stores.traces import (
-    QUERY_TIME_MAX_S,
-    FacetValue,
-    OutlinePage,
-    Overview,
-    Series,
-    SpanGroup,
-    SpanPosition,
-    Trace,
-    TraceFilter,
-    TracePage,
-    TraceQuery,
-)
-from everyspan.server.summary import Facet
 
 WAITING_BYTES_MAX = 128 * 1024 * 1024
-_T = TypeVar("_T")
 SEARCHERS = 3
 GET_TIME_MAX_S = 10.0
 
@@ -92,7 +84,6 @@ class SqliteStore(Store):
     ) -> None:
         self._path = str(path)
         self._packer = Packer()
-        self._clock = clock
         try:
             create(Path(path))
             connection = (connect or open_writer)(self._path)
@@ -107,10 +98,11 @@ class SqliteStore(Store):
             connection,
             clock=clock,
             waiting_bytes_max=waiting_bytes_max,
-            followers=[TraceFollower(), Trainer(self._packer), *followers],
+            followers=[Trainer(self._packer), *followers],
         )
         self._points = Readers(self._path, "everyspan-point-reader", threads=1)
         self._searches = Readers(self._path, "everyspan-searcher", threads=SEARCHERS)
+        self._text = TextIndex(self._path)
 
     async def upsert(
         self, rows: Sequence[SpanRow], *, foreign_parents: bool = False
@@ -145,7 +137,13 @@ class SqliteStore(Store):
 
     async def search(self, query: SearchQuery) -> SearchPage:
         def read(connection: apsw.Connection, deadline: Deadline) -> SearchPage:
-            return sqlite_search.search(connection, query, deadline)
+            return sqlite_search.search(connection, query, deadline, self._text)
+
+        return await self._searches.submit(read, query.time_max_s)
+
+    async def search_traces(self, query: SearchQuery) -> MatchingTraces:
+        def read(connection: apsw.Connection, deadline: Deadline) -> MatchingTraces:
+            return sqlite_search.search_traces(connection, query, deadline, self._text)
 
         return await self._searches.submit(read, query.time_max_s)
 
@@ -183,63 +181,24 @@ class SqliteStore(Store):
 
         return await self._searches.submit(read, GET_TIME_MAX_S)
 
-    async def list_traces(self, query: TraceQuery) -> TracePage:
-        return await self._query(lambda db: sqlite_trace_list.list_traces(db, query))
+    async def keys(self) -> list[Key]:
+        def read(connection: apsw.Connection, _deadline: Deadline) -> list[Key]:
+            return sqlite_keys.read_keys(connection)
 
-    async def get_trace(self, account: str, key: bytes) -> Trace | None:
-        now_ns = self._clock.time_ns()
-        return await self._query(lambda db: sqlite_trace_list.get_trace(db, account, key, now_ns))
+        return await self._points.submit(read, GET_TIME_MAX_S)
 
-    async def changed_traces(self, account: str, *, after: int, limit: int) -> list[Trace]:
-        return await self._query(
-            lambda db: sqlite_trace_list.changed_traces(db, account, after, limit)
-        )
+    async def add_key(self, key: Key) -> None:
+        def write(transaction: Transaction) -> None:
+            sqlite_keys.add_key(transaction, key)
 
-    async def trace_spans(
-        self,
-        account: str,
-        key: bytes,
-        *,
-        after: SpanPosition | None = None,
-        since: int = 0,
-        limit: int,
-    ) -> OutlinePage:
-        return await self._query(
-            lambda db: sqlite_trace_spans.outline(
-                db, account, key, after=after, since=since, limit=limit
-            )
-        )
+        await self._writer.submit(write, ROW_BYTES)
 
-    async def trace_span(self, account: str, key: bytes, span_id: str) -> SpanRow | None:
-        return await self._query(lambda db: sqlite_trace_spans.get_span(db, account, key, span_id))
+    async def revoke_key(self, key_id: str) -> bool:
+        def write(transaction: Transaction) -> bool:
+            return sqlite_keys.revoke_key(transaction, key_id)
 
-    async def facet_values(
-        self, filter_: TraceFilter, facet: Facet, *, limit: int
-    ) -> list[FacetValue]:
-        return await self._query(
-            lambda db: sqlite_trace_list.facet_values(db, filter_, facet, limit)
-        )
-
-    async def series(self, filter_: TraceFilter, *, buckets: int) -> Series:
-        return await self._query(lambda db: sqlite_trace_list.series(db, filter_, buckets))
-
-    async def overview(
-        self,
-        account: str,
-        *,
-        from_ns: int | None,
-        to_ns: int | None,
-        group_by: SpanGroup,
-        limit: int,
-    ) -> Overview:
-        return await self._query(
-            lambda db: sqlite_trace_spans.overview(
-                db, account, from_ns=from_ns, to_ns=to_ns, group_by=group_by, limit=limit
-            )
-        )
-
-    async def _query(self, read: Callable[[apsw.Connection], _T]) -> _T:
-        return await self._searches.submit(lambda db, _deadline: read(db), QUERY_TIME_MAX_S)
+        result: bool = await self._writer.submit(write, ROW_BYTES)
+        return result
 
     async def health(self) -> StoreHealth:
         def read(connection: apsw.Connection, _deadline: Deadline) -> int:
@@ -256,4 +215,5 @@ class SqliteStore(Store):
     async def close(self) -> None:
         await self._points.close()
         await self._searches.close()
+        await self._text.close()
         await self._writer.close()

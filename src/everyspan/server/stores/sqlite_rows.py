@@ -52,8 +52,6 @@ DERIVED_COLUMNS = (
     "aggregated",
     "error_type",
     "error_message",
-    "input_bytes",
-    "output_bytes",
 )
 """What follows from the row, to be filtered, sorted and summed by."""
 SELECT_ROW_SQL = (
@@ -64,7 +62,6 @@ _AGGREGATED: dict[UsageFrom | None, int] = {
     None: 0,
     "output.usage": 0,
     "metadata.usage": 1,
-    "metadata.cost_usd": 1,
     "metadata.aggregated_usage": 2,
 }
 
@@ -116,8 +113,6 @@ def to_values(row: SpanRow) -> tuple[Any, ...]:
         _AGGREGATED[facts.usage_from],
         facts.error_type,
         facts.error_message,
-        len(row.input or b""),
-        len(row.output or b""),
     )
 
 
@@ -165,6 +160,13 @@ def from_values(values: tuple[Any, ...]) -> SpanRow:
 def read_metadata(body: bytes) -> bytes | None:
     """Return the metadata inside a body."""
     return bytes(_decode(body).metadata) or None
+
+
+def read_payloads(body: bytes) -> list[bytes]:
+    """Return input, output and metadata inside a body, where there are any."""
+    payloads = _decode(body)
+    found = map(bytes, (payloads.input, payloads.output, payloads.metadata))
+    return [payload for payload in found if payload]
 
 
 def _decode(body: bytes) -> Payloads:

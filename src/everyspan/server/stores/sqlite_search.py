@@ -6,7 +6,9 @@ from an index where there is one; then the rows themselves, until the byte budge
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import apsw
@@ -14,7 +16,14 @@ import msgspec
 
 from everyspan.errors import RequestError
 from everyspan.server.row import DEFAULT_STATUS, DEFAULT_TYPE, SpanRow, as_object
-from everyspan.server.stores.base import Position, SearchPage, SearchQuery, SortBy, Stopped
+from everyspan.server.stores.base import (
+    MatchingTraces,
+    Position,
+    SearchPage,
+    SearchQuery,
+    SortBy,
+    Stopped,
+)
 from everyspan.server.stores.sqlite_readers import Deadline
 from everyspan.server.stores.sqlite_rows import (
     ROW_BYTES,
@@ -22,7 +31,10 @@ from everyspan.server.stores.sqlite_rows import (
     from_values,
     otel_trace_id,
     read_metadata,
+    read_payloads,
 )
+from everyspan.server.stores.sqlite_text import CANDIDATES_MAX, Candidates, TextIndex
+from everyspan.server.terms import Answers, readable
 
 ROWS_MAX = 20_000
 """A page that must grow to end on an unambiguous id (`sgp:K3`) grows no further than this."""
@@ -36,6 +48,13 @@ _SORT_SQL: dict[SortBy, str] = {
     "output_tokens": "coalesce(s.output_tokens, 0)",
 }
 _ROW_SQL = SELECT_ROW_SQL + "WHERE s.seq = ?"
+_TEXT_SQL = (
+    "SELECT s.trace_id, s.name, unpack(p.codec, p.body) FROM spans s JOIN payloads p USING (seq) "
+    "WHERE s.seq = ?"
+)
+BLOCK_MIN = 256
+BLOCK_MAX = 4_096
+"""Spans gone through at once where text is searched; chosen."""
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -43,21 +62,62 @@ _Found = tuple[int, int, str, str]
 """seq, sort value, trace id, id."""
 
 
-def search(connection: apsw.Connection, query: SearchQuery, deadline: Deadline) -> SearchPage:
+class _TimeIsOver(Exception):
+    """No error: a page ends."""
+
+
+def search(
+    connection: apsw.Connection, query: SearchQuery, deadline: Deadline, index: TextIndex
+) -> SearchPage:
     """See `Store.search`."""
-    search_ = _Search(connection, query, deadline)
-    connection.execute("BEGIN")
-    try:
+    with _reading(connection, query, deadline, index) as search_:
         return search_.page()
-    finally:
-        connection.execute("ROLLBACK")
+
+
+def search_traces(
+    connection: apsw.Connection, query: SearchQuery, deadline: Deadline, index: TextIndex
+) -> MatchingTraces:
+    """See `Store.search_traces`."""
+    with _reading(connection, query, deadline, index) as search_:
+        return search_.traces()
+
+
+@contextmanager
+def _reading(
+    connection: apsw.Connection, query: SearchQuery, deadline: Deadline, index: TextIndex
+) -> Iterator[_Search]:
+    """Yield a search within one transaction."""
+    if query.texts.terms:
+        with index.candidates(connection, query.texts, deadline) as candidates:
+            yield _Search(connection, query, deadline, candidates)
+    else:
+        connection.execute("BEGIN")
+        try:
+            yield _Search(connection, query, deadline)
+        finally:
+            connection.execute("ROLLBACK")
 
 
 class _Search:
-    def __init__(self, connection: apsw.Connection, query: SearchQuery, deadline: Deadline) -> None:
+    """Finds what a query asks for.
+
+    Where it asks for text, spans that the other filters let pass are read, in order, if the index
+    has them as candidates.
+    """
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        query: SearchQuery,
+        deadline: Deadline,
+        candidates: Candidates | None = None,
+    ) -> None:
         self._connection = connection
         self._query = query
         self._deadline = deadline
+        self._candidates = candidates
+        self._answers = Answers(query.texts)
+        self._through: Position | None = None
         self._backward = query.before is not None
         self._sort = _SORT_SQL[query.sort_by]
         self._filters = _Filters(query)
@@ -73,25 +133,64 @@ class _Search:
 
         found, stopped = self._find(position, query.limit + 1)
         has_more = len(found) > query.limit or stopped is not None
+        whole = len(found) <= query.limit
         found = found[: query.limit]
         rows: list[SpanRow] = []
         size = self._read(found, rows, 0)
         if len(rows) < len(found):
             found = found[: len(rows)]
-            stopped, has_more = "bytes", True
+            stopped, has_more, whole = "bytes", True, False
 
         if has_more and found:
             end = self._last_unique(found)
             if end:
+                whole = whole and end == len(rows)
                 del rows[end:]
             else:
                 has_more, stopped = self._lengthen(found, rows, size, stopped)
         if self._backward:
             rows.reverse()
-        return SearchPage(rows=rows, has_more=has_more, stopped=stopped)
+        through = self._through if stopped == "time" and whole else None
+        return SearchPage(rows=rows, has_more=has_more, stopped=stopped, through=through)
+
+    def traces(self) -> MatchingTraces:
+        query = self._query
+        position = query.after
+        assert not isinstance(position, str)
+        trace_ids: dict[str, None] = {}
+        while True:
+            found, stopped = self._find(position, query.limit)
+            for _, value, trace_id, id_ in found:
+                position = Position(value, trace_id, id_)
+                trace_ids[trace_id] = None
+                if len(trace_ids) == query.limit:
+                    return MatchingTraces(trace_ids=list(trace_ids), through=position)
+            if stopped is None and self._deadline.is_over():
+                stopped, self._through = "time", position
+            if stopped is not None or len(found) < query.limit:
+                through = None if stopped is None else self._through or position
+                return MatchingTraces(trace_ids=list(trace_ids), through=through, stopped=stopped)
 
     def _find(self, position: Position | None, count: int) -> tuple[list[_Found], Stopped]:
         """Return up to `count` matches beyond `position`, in the direction of the page."""
+        found: list[_Found] = []
+        try:
+            if self._candidates is None:
+                sql, parameters = self._ordered(position, self._source())
+                for values in self._connection.execute(f"{sql} LIMIT ?", [*parameters, count]):
+                    found.append(values)
+            else:
+                self._find_texts(position, count, self._candidates, found)
+        except (apsw.InterruptError, _TimeIsOver):
+            self._deadline.extend(AFTERWORK_S)
+            return found, "time"
+        return found, None
+
+    def _source(self) -> str:
+        return f"spans s INDEXED BY {self._filters.index}"
+
+    def _ordered(self, position: Position | None, source: str) -> tuple[str, list[Any]]:
+        """Return SQL for what lies beyond `position` and passes all filters but that of text."""
         # Backward pages walk the order in reverse, so that LIMIT keeps the nearest rows.
         falling = self._query.descending != self._backward
         where, parameters = self._filters.sql, list(self._filters.parameters)
@@ -100,19 +199,66 @@ class _Search:
             parameters += [position.value, position.trace_id, position.id]
         way = "DESC" if falling else "ASC"
         sql = (
-            f"SELECT s.seq, {self._sort}, s.trace_id, s.id "
-            f"FROM spans s INDEXED BY {self._filters.index} WHERE {where} "
-            f"ORDER BY {self._sort} {way}, s.trace_id {way}, s.id {way} LIMIT ?"
+            f"SELECT s.seq, {self._sort}, s.trace_id, s.id FROM {source} WHERE {where} "
+            f"ORDER BY {self._sort} {way}, s.trace_id {way}, s.id {way}"
         )
-        parameters.append(count)
-        found: list[_Found] = []
-        try:
-            for values in self._connection.execute(sql, parameters):
-                found.append(values)
-        except apsw.InterruptError:
-            self._deadline.extend(AFTERWORK_S)
-            return found, "time"
-        return found, None
+        return sql, parameters
+
+    def _find_texts(
+        self, position: Position | None, count: int, candidates: Candidates, found: list[_Found]
+    ) -> None:
+        """Append up to `count` matches to `found`."""
+        self._through = position
+        seqs = self._all_candidates(candidates)
+        if seqs is None:
+            sql, parameters = self._ordered(position, self._source())
+        else:
+            # CROSS: each candidate is looked up; the planner might go through all spans instead.
+            source = "json_each(?) c CROSS JOIN spans s ON s.seq = c.value"
+            sql, parameters = self._ordered(position, source)
+            parameters.insert(0, f"[{','.join(map(str, seqs))}]")
+        rows = iter(self._connection.execute(sql, parameters))
+        trace_ids = frozenset(self._query.texts.trace_ids)
+        size = BLOCK_MIN
+        while block := list(islice(rows, size)):
+            if seqs is None:
+                looked_at = candidates.among([seq for seq, *_ in block])
+            for values in block:
+                seq, value, trace_id, id_ = values
+                if self._deadline.is_over():
+                    raise _TimeIsOver
+                if (seqs is not None or seq in looked_at or trace_id in trace_ids) and (
+                    self._has_texts(seq)
+                ):
+                    found.append(values)
+                    if len(found) == count:
+                        return
+                self._through = Position(value, trace_id, id_)
+            size = min(2 * size, BLOCK_MAX)
+
+    def _all_candidates(self, candidates: Candidates) -> set[int] | None:
+        """Return the numbers of all spans to look at, None where they are too many."""
+        texts = self._query.texts
+        if candidates.seqs is None or self._filters.index != "spans_by_start":
+            return None
+        if not texts.trace_ids:
+            return candidates.seqs
+        hexes = [*map(otel_trace_id, texts.trace_ids)]
+        sql = (
+            "SELECT seq FROM spans s INDEXED BY spans_by_trace WHERE s.account = ? "
+            f"AND s.otel_trace_id IN ({', '.join('?' * len(hexes))}) LIMIT ?"
+        )
+        of_traces: list[Any] = self._connection.execute(
+            sql, (self._query.account, *hexes, CANDIDATES_MAX + 1)
+        ).fetchall()
+        if len(of_traces) > CANDIDATES_MAX:
+            return None
+        return candidates.seqs.union(seq for (seq,) in of_traces)
+
+    def _has_texts(self, seq: int) -> bool:
+        values: Any = self._connection.execute(_TEXT_SQL, (seq,)).fetchone()
+        trace_id, name, body = values
+        return self._answers.hit(trace_id, name, map(readable, read_payloads(body)))
 
     def _read(self, found: Iterable[_Found], rows: list[SpanRow], size: int) -> int:
         """Append the rows that fit the byte budget; return their total size."""
@@ -142,18 +288,17 @@ class _Search:
         """Let the page grow to the next unambiguous id, or to the end of the matches."""
         while stopped is None and len(found) < ROWS_MAX:
             _, value, trace_id, id_ = found[-1]
-            more, stopped = self._find(Position(value, trace_id, id_), self._query.limit)
-            for n, candidate in enumerate(more):
+            more, stopped = self._find(Position(value, trace_id, id_), self._query.limit + 1)
+            for n, candidate in enumerate(more[: self._query.limit]):
                 size = self._read([candidate], rows, size)
                 if len(rows) == len(found):
                     stopped = "bytes"
                     break
                 found.append(candidate)
                 if self._is_unique(candidate[3]):
-                    has_more = n + 1 < len(more) or len(more) == self._query.limit
-                    return has_more, None
+                    return n + 1 < len(more), None
             else:
-                if len(more) < self._query.limit and stopped is None:
+                if len(more) <= self._query.limit and stopped is None:
                     return False, None
         raise RequestError(
             400,
@@ -186,9 +331,12 @@ class _Search:
         """Return at most two matches with this id, in order of arrival."""
         sql = (
             f"SELECT s.seq, {self._sort}, s.trace_id, s.id FROM spans s INDEXED BY spans_by_id "
-            f"WHERE {where} AND s.id = ? ORDER BY s.seq LIMIT 2"
+            f"WHERE {where} AND s.id = ? ORDER BY s.seq"
         )
-        return list(self._connection.execute(sql, [*parameters, id_]))
+        if self._candidates is None:
+            return list(self._connection.execute(f"{sql} LIMIT 2", [*parameters, id_]))
+        rows = self._connection.execute(sql, [*parameters, id_])
+        return list(islice((values for values in rows if self._has_texts(values[0])), 2))
 
 
 class _Filters:
@@ -197,10 +345,13 @@ class _Filters:
     def __init__(self, query: SearchQuery) -> None:
         self.sql = "s.account = ?"
         self.parameters: list[Any] = [query.account]
+        # Asked for by text, and by nothing else there: a filter like any other.
+        named_in_texts = () if query.texts.terms else query.texts.trace_ids
+        trace_ids = query.trace_ids or named_in_texts
         # Named, not left to the planner: it has no statistics, and one bad guess scans the file.
         if query.span_ids or query.spans:
             self.index = "spans_by_id"
-        elif query.trace_ids:
+        elif trace_ids:
             self.index = "spans_by_trace"
         elif query.task_ids:
             self.index = "spans_by_task"
@@ -208,8 +359,9 @@ class _Filters:
             self.index = "spans_by_start"
 
         if self.index == "spans_by_trace":
-            self._any_of("s.otel_trace_id", tuple(map(otel_trace_id, query.trace_ids)))
+            self._any_of("s.otel_trace_id", tuple(map(otel_trace_id, trace_ids)))
         self._any_of("s.trace_id", query.trace_ids)
+        self._any_of("s.trace_id", named_in_texts)
         self._any_of("s.task_id", query.task_ids)
         self._any_of("s.id", query.span_ids)
         self._any_of("s.parent_id", query.parent_ids)

@@ -1,0 +1,107 @@
+"""A browser's session: a key, exchanged for a cookie that no script can read.
+
+The cookie holds another key, which the server makes for the purpose: it ends after a week, with the
+key that it was exchanged for, or at logout. A cookie goes to every server on this machine's name,
+whatever its port, and the key itself must not.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from everyspan.errors import RequestError
+from everyspan.server.account import caller_of
+from everyspan.server.body import Bodies
+from everyspan.server.json_body import decode_json
+from everyspan.server.keyring import Keyring
+from everyspan.server.keys import EVERY_ACCOUNT, SCOPES, SESSION_COOKIE, Key, Scope
+from everyspan.server.timestamps import format_timestamp
+
+
+class Login(msgspec.Struct):
+    """What a browser exchanges."""
+
+    key: str
+
+
+class Session(msgspec.Struct, kw_only=True):
+    """What a caller may do; `accounts` of `*` is every one."""
+
+    keys_required: bool
+    accounts: tuple[str, ...] = (EVERY_ACCOUNT,)
+    scopes: tuple[Scope, ...] = SCOPES
+    name: str | None = None
+    expires: str | None = None
+
+
+_decode_login = msgspec.json.Decoder(Login).decode
+
+
+def session_routes(keyring: Keyring, bodies: Bodies) -> list[BaseRoute]:
+    """Return the routes under `/api` by which a page gets in and out."""
+    sessions = _Sessions(keyring, bodies)
+    return [
+        Route("/api/login", sessions.login, methods=["POST"]),
+        Route("/api/logout", sessions.logout, methods=["POST"]),
+        Route("/api/session", sessions.show, methods=["GET"]),
+    ]
+
+
+class _Sessions:
+    def __init__(self, keyring: Keyring, bodies: Bodies) -> None:
+        self._keyring = keyring
+        self._bodies = bodies
+
+    async def login(self, request: Request) -> Response:
+        """POST /api/login: exchange a key for a cookie."""
+        async with self._bodies.read(request) as body:
+            given = decode_json(_decode_login, body).key
+        if not await self._keyring.asks():
+            return _json(Session(keys_required=False))
+        key = await self._keyring.find(given.strip())
+        if key is None:
+            raise RequestError(401, "KEY_REFUSED", "the key is unknown, revoked or expired")
+        session, shown = await self._keyring.open_session(key)
+        assert session.expires_ns is not None
+        reply = _json(_session(session))
+        reply.set_cookie(
+            SESSION_COOKIE,
+            shown,
+            max_age=(session.expires_ns - session.created_ns) // 10**9,
+            httponly=True,
+            samesite="strict",
+            # A proxy may end TLS in front of us; only the browser knows.
+            secure=request.headers.get("origin", "").startswith("https:"),
+        )
+        return reply
+
+    async def logout(self, request: Request) -> Response:
+        """POST /api/logout: end the session; its cookie is worth nothing from now on."""
+        key = caller_of(request).key
+        if key is not None and key.parent is not None:
+            await self._keyring.close_session(key)
+        reply = _json({})
+        reply.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")
+        return reply
+
+    async def show(self, request: Request) -> Response:
+        """GET /api/session: what the caller may do."""
+        key = caller_of(request).key
+        return _json(Session(keys_required=False) if key is None else _session(key))
+
+
+def _session(key: Key) -> Session:
+    return Session(
+        keys_required=True,
+        accounts=key.accounts,
+        scopes=key.scopes,
+        name=key.name,
+        expires=None if key.expires_ns is None else format_timestamp(key.expires_ns),
+    )
+
+
+def _json(body: object) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json")
