@@ -32,6 +32,9 @@ from everyspan.server.guard import Guard
 from everyspan.server.hosts import Hosts
 from everyspan.server.ingest import Ingest
 from everyspan.server.keyring import Keyring
+from everyspan.server.otlp_refusals import Refusals
+from everyspan.server.otlp_reply import otlp_problem
+from everyspan.server.otlp_routes import OTLP_PATHS, otlp_routes
 from everyspan.server.problem import ProblemReply, problem, refusal
 from everyspan.server.session_routes import session_routes
 from everyspan.server.sgp_routes import sgp_routes
@@ -80,6 +83,7 @@ def create_app(store: Store, hosts: Hosts | None = None, *, must_ask_key: bool =
         [
             Route("/healthz", healthz),
             *session_routes(keyring, bodies),
+            *otlp_routes(ingest, bodies, Refusals()),
             *agentex,
             *sgp,
             public,
@@ -106,6 +110,8 @@ def create_app(store: Store, hosts: Hosts | None = None, *, must_ask_key: bool =
 def _words(request: Request) -> ProblemReply:
     """Return how the API that was asked words an error."""
     path: str = request.scope["path"]
+    if path in OTLP_PATHS:
+        return otlp_problem(request)
     is_agentex = path.startswith((f"{SPANS_PATH}/", f"{AGENTS_PATH}/")) or path == SPANS_PATH
     return agentex_problem if is_agentex else problem
 

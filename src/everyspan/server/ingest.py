@@ -25,14 +25,16 @@ class Ingest:
         self._store = store
 
     async def upsert(
-        self, rows: Sequence[SpanRow], *, foreign_parents: bool = False
+        self, rows: Sequence[SpanRow], *, foreign_parents: bool = False, cut_cycles: bool = False
     ) -> list[SpanRow]:
         """Store new versions, without credentials; see `Store.upsert`."""
         if sum(row.payload_bytes for row in rows) <= _AT_ONCE_BYTES_MAX:
             rows = [redact_row(row) for row in rows]
         else:
             rows = await asyncio.to_thread(lambda: [redact_row(row) for row in rows])
-        return await self._store.upsert(rows, foreign_parents=foreign_parents)
+        return await self._store.upsert(
+            rows, foreign_parents=foreign_parents, cut_cycles=cut_cycles
+        )
 
     async def patch(self, account: str, span_id: str, patch: SpanPatch) -> SpanRow | None:
         """Change one span, without credentials; see `Store.patch`."""

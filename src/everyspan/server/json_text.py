@@ -69,12 +69,12 @@ def replace_marker(text: bytes, marker: str) -> bytes:
     return text.replace(b"\\u%04x" % ord(marker), REPLACEMENT.encode())
 
 
-def is_too_deep(text: bytes) -> bool:
-    """Whether valid JSON text nests deeper than DEPTH_MAX (J2)."""
-    if text.count(b"{") + text.count(b"[") <= DEPTH_MAX:
+def is_too_deep(text: bytes, depth_max: int = DEPTH_MAX) -> bool:
+    """Whether valid JSON text nests deeper than that (J2)."""
+    if text.count(b"{") + text.count(b"[") <= depth_max:
         return False
     structure = _STRING.sub(b"", text.translate(None, _NOT_STRUCTURE)).translate(_STEPS)
-    return max(accumulate(memoryview(structure).cast("b"))) > DEPTH_MAX
+    return max(accumulate(memoryview(structure).cast("b"))) > depth_max
 
 
 def has_long_number(text: bytes) -> bool:

@@ -220,6 +220,36 @@ class StoreContract:
         # An end that repeats its start's parent adds no link.
         await store.upsert([make_row(id="early", parent_id="late", rev=1)])
 
+    async def test_links_that_close_a_cycle_may_be_left_out(self, store: Store) -> None:
+        """P5: a span of itself, a cycle within a call, and one through what is stored."""
+        await store.upsert(
+            [
+                make_row(id="self", parent_id="self"),
+                make_row(id="a", parent_id="b"),
+                make_row(id="b", parent_id="a"),
+                make_row(id="below", parent_id="b"),
+                make_row(id="x", parent_id="y"),
+            ],
+            cut_cycles=True,
+        )
+        rows = await store.upsert([make_row(id="y", parent_id="x")], cut_cycles=True)
+        assert rows[0].parent_id is None
+        page = await store.search(SearchQuery(account="a"))
+        parents = {row.id: row.parent_id for row in page.rows}
+        links = {"a": None, "b": "a", "below": "b", "x": "y", "y": None}
+        assert parents == {"self": None, **links}
+
+    async def test_a_trace_is_one_in_every_form_of_its_id(self, store: Store) -> None:
+        """otlp:F2: for filters and for parents."""
+        text = "0191d7a8-3f9c-7a70-8f0e-2f5c1b7e9a11"
+        digits = text.replace("-", "")
+        await store.upsert([make_row(id="p", trace_id=digits)])
+        await store.upsert([make_row(id="c", trace_id=text, parent_id="p")])
+        for trace_id in (text, digits):
+            assert sorted(await ids(store, trace_ids=(trace_id,))) == ["c", "p"]
+            listed = await store.list_spans(ListQuery(account="a", trace_id=trace_id))
+            assert {row.id for row in listed} == {"p", "c"}
+
     async def test_a_refused_call_costs_no_other(self, store: Store) -> None:
         """P5: calls that share a commit."""
         calls = [

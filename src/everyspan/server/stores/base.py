@@ -58,6 +58,7 @@ class SearchQuery(msgspec.Struct, kw_only=True, frozen=True):
     from_ns: int | None = None
     to_ns: int | None = None
     trace_ids: tuple[str, ...] = ()
+    """In whatever form they were written: text, UUID or the 32 hex digits that stand for it."""
     task_ids: tuple[str, ...] = ()
     span_ids: tuple[str, ...] = ()
     parent_ids: tuple[str, ...] = ()
@@ -143,13 +144,15 @@ class Store(ABC):
 
     @abstractmethod
     async def upsert(
-        self, rows: Sequence[SpanRow], *, foreign_parents: bool = False
+        self, rows: Sequence[SpanRow], *, foreign_parents: bool = False, cut_cycles: bool = False
     ) -> list[SpanRow]:
         """Store new versions; return once they are safe (S1).
 
         Args:
             rows: One account; any order, repeats allowed (`sgp:M4`).
             foreign_parents: A parent in another trace is taken as one that is not known.
+            cut_cycles: A link that would close a cycle is left out and its span stored as a root,
+                for senders that cannot mend what is refused.
 
         Returns:
             The rows as stored, one per identity, in the order each first appears.

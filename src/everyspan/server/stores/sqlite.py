@@ -105,14 +105,18 @@ class SqliteStore(Store):
         self._text = TextIndex(self._path)
 
     async def upsert(
-        self, rows: Sequence[SpanRow], *, foreign_parents: bool = False
+        self, rows: Sequence[SpanRow], *, foreign_parents: bool = False, cut_cycles: bool = False
     ) -> list[SpanRow]:
         if not rows:
             return []
 
         def write(transaction: Transaction) -> list[SpanRow]:
             return sqlite_spans.upsert(
-                transaction, self._packer, rows, foreign_parents=foreign_parents
+                transaction,
+                self._packer,
+                rows,
+                foreign_parents=foreign_parents,
+                cut_cycles=cut_cycles,
             )
 
         size = sum(row.payload_bytes for row in rows) + ROW_BYTES * len(rows)

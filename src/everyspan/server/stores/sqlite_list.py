@@ -60,8 +60,8 @@ def _to_sql(query: ListQuery) -> tuple[str, list[str | int | bytes]]:
     # Indexes are named, not left to the planner: it has no statistics.
     if query.trace_id is not None:
         source = "spans s INDEXED BY spans_by_trace "
-        source += "WHERE s.account = ? AND s.otel_trace_id = ? AND s.trace_id = ?"
-        parameters = [query.account, otel_trace_id(query.trace_id), query.trace_id]
+        source += "WHERE s.account = ? AND s.otel_trace_id = ?"
+        parameters = [query.account, otel_trace_id(query.trace_id)]
         if query.task_id is not None:
             source += " AND (s.task_id = ? OR s.trace_id = ?)"
             parameters += [query.task_id, query.task_id]

@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import apsw
+import msgspec
 
 from everyspan.errors import RequestError
 from everyspan.server.row import SpanRow
+from everyspan.server.stores.sqlite_rows import otel_trace_id
 
 HOPS_MAX = 1_000
 """Stored ancestors looked at for one link. A deeper tree is taken as it is: an upper bound on what
 one span can cost the writer is worth more than refusing a cycle of a thousand spans."""
 
 _PARENT_SQL = "SELECT parent_id FROM spans WHERE account = ? AND id = ? AND trace_id = ?"
-_TRACES_SQL = "SELECT trace_id FROM spans WHERE account = ? AND id = ? LIMIT 2"
+_TRACES_SQL = "SELECT DISTINCT otel_trace_id FROM spans WHERE account = ? AND id = ? LIMIT 2"
 
 Identity = tuple[str, str]
 
@@ -27,10 +29,11 @@ Identity = tuple[str, str]
 def check_parents(
     connection: apsw.Connection,
     account: str,
-    versions: Mapping[Identity, SpanRow],
+    versions: dict[Identity, SpanRow],
     moved: Mapping[Identity, int],
     *,
     foreign_parents: bool,
+    cut_cycles: bool = False,
 ) -> None:
     """Return if the links of `moved` are allowed.
 
@@ -38,6 +41,7 @@ def check_parents(
         versions: All rows of the batch as they would be stored, by (trace, id).
         moved: Those whose parent is new, with their position in the request.
         foreign_parents: A parent in another trace is no error either.
+        cut_cycles: A link that closes a cycle is taken out of `versions` instead.
 
     Raises:
         RequestError: 409, naming the first offender.
@@ -60,11 +64,12 @@ def check_parents(
         if parent not in versions and look_up(parent) is None:
             if foreign_parents:
                 continue
-            traces = {trace for trace, id_ in versions if id_ == parent_id}
+            # One trace may be known by several forms of its id (`otlp:F2`).
+            traces = {otel_trace_id(trace) for trace, id_ in versions if id_ == parent_id}
             traces.update(
                 trace for (trace,) in connection.execute(_TRACES_SQL, (account, parent_id))
             )
-            if len(traces) == 1:
+            if len(traces) == 1 and otel_trace_id(trace_id) not in traces:
                 raise _conflict("PARENT_IN_ANOTHER_TRACE", "it is in another trace", position)
             continue
 
@@ -73,7 +78,14 @@ def check_parents(
         hops = 0
         while node is not None and node not in rooted and hops < HOPS_MAX:
             if node in walked:
-                raise _conflict("PARENT_CYCLE", "the parents form a cycle", position)
+                if not cut_cycles:
+                    raise _conflict("PARENT_CYCLE", "the parents form a cycle", position)
+                start = (trace_id, span_id)
+                if node == start:
+                    versions[start] = msgspec.structs.replace(versions[start], parent_id=None)
+                else:
+                    walked.clear()  # A cycle above: its own links are looked at in their turn.
+                break
             walked.add(node)
             if node in versions:
                 above = versions[node].parent_id

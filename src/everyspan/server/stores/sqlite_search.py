@@ -347,21 +347,19 @@ class _Filters:
         self.parameters: list[Any] = [query.account]
         # Asked for by text, and by nothing else there: a filter like any other.
         named_in_texts = () if query.texts.terms else query.texts.trace_ids
-        trace_ids = query.trace_ids or named_in_texts
         # Named, not left to the planner: it has no statistics, and one bad guess scans the file.
         if query.span_ids or query.spans:
             self.index = "spans_by_id"
-        elif trace_ids:
+        elif query.trace_ids or named_in_texts:
             self.index = "spans_by_trace"
         elif query.task_ids:
             self.index = "spans_by_task"
         else:
             self.index = "spans_by_start"
 
-        if self.index == "spans_by_trace":
+        # A trace is one in whatever form its id was sent (`otlp:F2`).
+        for trace_ids in (query.trace_ids, named_in_texts):
             self._any_of("s.otel_trace_id", tuple(map(otel_trace_id, trace_ids)))
-        self._any_of("s.trace_id", query.trace_ids)
-        self._any_of("s.trace_id", named_in_texts)
         self._any_of("s.task_id", query.task_ids)
         self._any_of("s.id", query.span_ids)
         self._any_of("s.parent_id", query.parent_ids)

@@ -33,7 +33,12 @@ _UPDATE_BODY_SQL = "UPDATE payloads SET codec = ?, body = ? WHERE seq = ?"
 
 
 def upsert(
-    transaction: Transaction, packer: Packer, rows: Sequence[SpanRow], *, foreign_parents: bool
+    transaction: Transaction,
+    packer: Packer,
+    rows: Sequence[SpanRow],
+    *,
+    foreign_parents: bool,
+    cut_cycles: bool,
 ) -> list[SpanRow]:
     """See `Store.upsert`."""
     connection = transaction.connection
@@ -58,7 +63,14 @@ def upsert(
         if row.parent_id is not None and row.parent_id != old_parent:
             moved[identity] = positions[identity]
     if moved:
-        check_parents(connection, rows[0].account, versions, moved, foreign_parents=foreign_parents)
+        check_parents(
+            connection,
+            rows[0].account,
+            versions,
+            moved,
+            foreign_parents=foreign_parents,
+            cut_cycles=cut_cycles,
+        )
 
     for identity, row in versions.items():
         _put(transaction, packer, row, seqs.get(identity))
