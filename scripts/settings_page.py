@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from everyspan.config import SETTINGS, VARIABLES, Switch, Variable
+from everyspan.config import CHOICES, SETTINGS, VARIABLES, Switch, Variable
 
 HEAD = """\
 # Settings
@@ -34,6 +34,20 @@ def main() -> None:
                 row.help,
             )
             for row in SETTINGS
+        ),
+    )
+    print("\n## Words\n")
+    table(
+        ("environment", "argument", "default", "or", "meaning"),
+        (
+            (
+                f"`{row.env}`",
+                f"`{row.name}`",
+                f"`{row.default}`",
+                words(row.words[1:]),
+                row.help,
+            )
+            for row in CHOICES
         ),
     )
     print("\n## Destinations and the agent\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,9 +12,11 @@ import everyspan
 from everyspan import config, log
 from everyspan.config import (
     ARGUMENT,
+    CHOICES,
     DEFAULT,
     SETTINGS,
     VARIABLES,
+    Choice,
     Setting,
     Switch,
     load_environment,
@@ -355,6 +357,25 @@ def test_a_bad_timeout_is_named(call: Any, timeout: Any) -> None:
     assert (
         str(caught.value) == f"timeout must be a number of seconds of at least 0, got {timeout!r}"
     )
+
+
+@pytest.mark.parametrize("row", CHOICES, ids=lambda row: row.name)
+def test_a_word_is_one_of_those_that_are_known(
+    row: Choice, caplog: pytest.LogCaptureFixture
+) -> None:
+    """trace:V1, V3: argument, environment, default; nonsense raises, or warns once."""
+    word = row.words[-1]
+    assert getattr(load_settings({}), row.name) == row.default != word
+    assert getattr(load_settings({row.env: f" {word.upper()} "}), row.name) == word
+    chosen: Any = {row.name: row.default}
+    assert getattr(load_settings({row.env: word}, **chosen), row.name) == row.default
+    for _ in range(2):
+        assert getattr(load_settings({row.env: "garbage"}), row.name) == row.default
+    (line,) = caplog.messages
+    assert line.startswith(f"{row.env} must be {row.words[0]} or ")
+    for bad in [{row.name: garbage} for garbage in ("garbage", "", 1)]:
+        with pytest.raises(SettingsError, match=f"^{row.name} must be {row.words[0]} or "):
+            load_settings({}, **cast("Any", bad))
 
 
 def test_a_bad_environment_does_not_stop_configure(

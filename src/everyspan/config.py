@@ -163,7 +163,34 @@ SETTINGS: tuple[Setting, ...] = (
     ),
 )
 
-_ROWS = {row.name: row for row in SETTINGS}
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One row: one of a few words that a caller or the environment may set."""
+
+    name: str
+    env: str
+    default: str
+    words: tuple[str, ...]
+    help: str
+
+
+DROP_NEWEST = "drop_newest"
+DROP_OLDEST = "drop_oldest"
+
+CHOICES: tuple[Choice, ...] = (
+    Choice(
+        "when_full",
+        "EVERYSPAN_WHEN_FULL",
+        DROP_NEWEST,
+        (DROP_NEWEST, DROP_OLDEST),
+        "which span is lost where `max_size` or `byte_budget` leaves no room: the one that comes, "
+        "or the one that has waited longest; payloads are shed before that",
+    ),
+)
+
+
+_NAMES = dict.fromkeys([row.name for row in SETTINGS] + [row.name for row in CHOICES])
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +343,7 @@ class Settings:
     input_bytes_max: int
     output_bytes_max: int
     data_bytes_max: int
+    when_full: str
 
 
 class SettingArguments(TypedDict, total=False):
@@ -336,6 +364,7 @@ class SettingArguments(TypedDict, total=False):
     input_bytes_max: int | None
     output_bytes_max: int | None
     data_bytes_max: int | None
+    when_full: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,7 +400,7 @@ class Resolved:
         complaint: Why what the environment says does not count; None where it does.
     """
 
-    row: Setting | Variable | Switch
+    row: Setting | Choice | Variable | Switch
     value: Any
     source: str
     complaint: str | None = None
@@ -383,7 +412,7 @@ def load_settings(
     """Return the settings in force: arguments that are not None, then environment, then defaults.
 
     Raises:
-        SettingsError: An argument is not a finite number, or no setting has its name.
+        SettingsError: An argument is not what its row allows, or no setting has its name.
     """
     return Settings(**_in_force(resolve_settings(environ, **arguments)))
 
@@ -403,12 +432,15 @@ def load_agent_api_key(environ: Mapping[str, str] | None = None) -> str | None:
 def resolve_settings(
     environ: Mapping[str, str] | None = None, /, **arguments: Unpack[SettingArguments]
 ) -> tuple[Resolved, ...]:
-    """Return every setting with its source, in the order of `SETTINGS`; as `load_settings`."""
+    """Return every setting with its source, in the order of the rows; as `load_settings`."""
     environ = os.environ if environ is None else environ
-    unknown = sorted(arguments.keys() - _ROWS.keys())
+    unknown = sorted(arguments.keys() - _NAMES.keys())
     if unknown:
-        raise SettingsError(f"unknown setting {unknown[0]!r}; known: {', '.join(_ROWS)}")
-    return tuple(_resolve_number(row, arguments.get(row.name), environ) for row in SETTINGS)
+        raise SettingsError(f"unknown setting {unknown[0]!r}; known: {', '.join(_NAMES)}")
+    return (
+        *(_resolve_number(row, arguments.get(row.name), environ) for row in SETTINGS),
+        *(_resolve_choice(row, arguments.get(row.name), environ) for row in CHOICES),
+    )
 
 
 def resolve_environment(environ: Mapping[str, str] | None = None) -> tuple[Resolved, ...]:
@@ -472,6 +504,25 @@ def _resolve_number(row: Setting, given: object, environ: Mapping[str, str]) -> 
         return Resolved(row, _parse(row, text, row.env), row.env)
     except SettingsError as error:
         return Resolved(row, row.default, DEFAULT, f"{error}; using {row.default}")
+
+
+def _resolve_choice(row: Choice, given: object, environ: Mapping[str, str]) -> Resolved:
+    if given is not None:
+        _check_word(row, given, row.name)
+        return Resolved(row, given, ARGUMENT)
+    word = environ.get(row.env, "").strip().lower()
+    if not word:
+        return Resolved(row, row.default, DEFAULT)
+    try:
+        _check_word(row, word, row.env)
+    except SettingsError as error:
+        return Resolved(row, row.default, DEFAULT, f"{error}; using {row.default}")
+    return Resolved(row, word, row.env)
+
+
+def _check_word(row: Choice, word: object, name: str) -> None:
+    if not isinstance(word, str) or word not in row.words:
+        raise SettingsError(f"{name} must be {' or '.join(row.words)}, got {word!r}")
 
 
 def _resolve_text(row: Variable, environ: Mapping[str, str]) -> Resolved:
@@ -546,6 +597,6 @@ def _warn_once(text: str) -> None:
         complain("%s", text, cause=text, level=logging.WARNING)
 
 
-assert {field.name for field in fields(Settings)} == _ROWS.keys()
+assert {field.name for field in fields(Settings)} == _NAMES.keys()
 assert {field.name for field in fields(Environment)} == {row.name for row in VARIABLES}
-assert SettingArguments.__annotations__.keys() == _ROWS.keys()
+assert SettingArguments.__annotations__.keys() == _NAMES.keys()

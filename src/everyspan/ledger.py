@@ -20,7 +20,8 @@ class Account:
     """The mutable books of one destination.
 
     `lost_starts` counts STARTs, which the original counted as losses too (`trace:Q28`); the span
-    itself is not lost with its START, so it is no part of the identity.
+    itself is not lost with its START, so it is no part of the identity. Nor is `shed`: spans whose
+    payloads were left out to make room.
     """
 
     __slots__ = (
@@ -32,6 +33,7 @@ class Account:
         "name",
         "rejected",
         "requests",
+        "shed",
         "start_writes",
     )
 
@@ -44,6 +46,7 @@ class Account:
         self.rejected: dict[str, int] = {}
         self.lost_starts = 0
         self.requests = 0
+        self.shed = 0
         self.start_writes = 0
 
     def drop(self, reason: str, spans: int = 1) -> None:
@@ -61,6 +64,7 @@ class Account:
         self.delivered += other.delivered
         self.lost_starts += other.lost_starts
         self.requests += other.requests
+        self.shed += other.shed
         self.start_writes += other.start_writes
         for reason, spans in other.dropped.items():
             self.drop(reason, spans)
@@ -91,6 +95,7 @@ class Account:
             start_writes=self.start_writes,
             connections=connections,
             oldest_age_s=oldest_age_s,
+            shed=self.shed,
         )
 
 
@@ -102,7 +107,8 @@ class DestinationStats:
     `dropped` and `rejected` map a reason to spans. `requests` counts batches sent, repeats
     included; `start_writes` spans written as in progress; `connections` those opened.
     `oldest_age_s` is how long the oldest of the spans queued and in flight has waited since it
-    ended; None where there are none.
+    ended; None where there are none. `shed` spans of the others had payloads left out, to make
+    room while they waited.
     """
 
     name: str
@@ -118,6 +124,7 @@ class DestinationStats:
     start_writes: int
     connections: int
     oldest_age_s: float | None = None
+    shed: int = 0
 
     def plus(self, other: DestinationStats) -> DestinationStats:
         """Return the books of both, under this name; the age is that of the older span."""
@@ -136,6 +143,7 @@ class DestinationStats:
             start_writes=self.start_writes + other.start_writes,
             connections=self.connections + other.connections,
             oldest_age_s=max(ages_s, default=None),
+            shed=self.shed + other.shed,
         )
 
     @property

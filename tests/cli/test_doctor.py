@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from everyspan.cli.app import app
-from everyspan.config import SETTINGS, VARIABLES
+from everyspan.config import CHOICES, SETTINGS, VARIABLES
 from everyspan.testing import FaultServer, faults
 from everyspan.testing.exchange import Request
 from everyspan.testing.faults import Answer
@@ -25,7 +25,7 @@ KEY = "sk-live-0123456789abcdef"
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for row in (*SETTINGS, *VARIABLES):
+    for row in (*SETTINGS, *CHOICES, *VARIABLES):
         monkeypatch.delenv(row.env, raising=False)
 
 
@@ -81,7 +81,7 @@ def test_every_setting_is_shown_with_its_source(
     monkeypatch.setenv("AGENTEX_SPAN_QUEUE_LINGER_MS", "7")
     report = json.loads(doctor("--endpoint", server, "--json").stdout)
     settings = {row["environment"]: row for row in report["settings"]}
-    assert settings.keys() == {row.env for row in (*SETTINGS, *VARIABLES)}
+    assert settings.keys() == {row.env for row in (*SETTINGS, *CHOICES, *VARIABLES)}
     name = "AGENTEX_SPAN_QUEUE_LINGER_MS"
     linger = {"name": "linger_ms", "environment": name, "value": "7", "source": name}
     assert settings[name] == linger

@@ -396,7 +396,8 @@ async def test_spans_beyond_the_byte_budget_are_refused_with_that_reason() -> No
     queue = AsyncSpanQueue(settings=load_settings(linger_ms=0, byte_budget=1 << 20))
     large = "x" * (300 << 10)
     for number in range(5):
-        queue.enqueue(END, make_span(f"s{number}", output=large), [processor])
+        span = make_span(f"s{number}", output=large, data={"usage": {"input_tokens": 1}})
+        queue.enqueue(END, span, [processor])
     (stats,) = queue.stats().destinations
     assert dict(stats.dropped) == {"byte budget": 2}
     assert (stats.queued + stats.in_flight, stats.residual) == (3, 0)
@@ -477,10 +478,11 @@ async def test_a_hung_destination_takes_no_room_from_the_others() -> None:
     hung, healthy = batched(stuck, stuck), Recorder()
     queue = AsyncSpanQueue(settings=load_settings(linger_ms=0, byte_budget=1 << 20))
     for number in range(100):
-        queue.enqueue(END, make_span(f"s{number}", input="x" * 50_000), [hung, healthy])
+        span = make_span(f"s{number}", input="x" * 49_978, output={"usage": {}})
+        queue.enqueue(END, span, [hung, healthy])
         await until(lambda: len(healthy.log) == number + 1)  # noqa: B023 - called at once
     first, second = queue.stats().destinations
-    assert first.dropped["byte budget"] == 100 - (1 << 19) // 50_602
+    assert first.dropped["byte budget"] == 100 - (1 << 19) // 50_592
     assert (second.delivered, second.dropped_total) == (100, 0)
     await queue.shutdown(0)
 

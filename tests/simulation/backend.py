@@ -324,12 +324,22 @@ class SimulatedDestination:
                 (record.trace_id, record.id),
                 record.revision,
                 is_end=record.is_end,
-                size=record.size_bytes,
+                size=record.held_bytes,
                 is_bad=simulation.is_bad(record.id),
             )
             for record in batch.records
         ]
         simulation.check_send(link, batch)
+        bodies = [(record.input, record.output, record.data) for record in batch.records]
+        try:
+            return await self._export(batch, items)
+        finally:
+            after = [(record.input, record.output, record.data) for record in batch.records]
+            if after != bodies and simulation.is_in_flight(link, batch):
+                simulation.found("a payload went that was in a request")
+
+    async def _export(self, batch: Batch, items: Sequence[Item]) -> Mapping[int, ExportError]:
+        link, simulation = self.link, self.link.simulation
         if link.backend.defect():
             defect = RuntimeError("a defect")
             link.note(items, classify(defect))

@@ -13,12 +13,13 @@ from everyspan.delivery.circuit import Circuit
 from everyspan.delivery.lane import Lane
 from everyspan.delivery.limiter import Limiter
 from everyspan.model.record import SpanRecord
+from everyspan.queue.bodies import Bodies
 from everyspan.queue.intake import Intake
 from everyspan.queue.waiters import Waiters
 
 _park, _lose, _settle, _start = Backlog.park, Lane._lose, Lane._settle, Lane.start
 _settled, _halves, _wait_s = Intake._settled, verdict._halves, backoff.wait_s
-_add = Waiters.add
+_add, _shed, _shed_bodies = Waiters.add, Intake._shed, Bodies.shed
 
 
 def _forget_one(self: Backlog, batch: Batch) -> list[SpanRecord]:
@@ -54,6 +55,16 @@ def _keep_bytes(self: Intake, record: SpanRecord) -> None:
     held = self.bytes_held
     _settled(self, record)
     self.bytes_held = held
+
+
+def _shed_for_nothing(self: Intake, *rest: Any) -> None:
+    held = self.bytes_held
+    _shed(self, *rest)
+    self.bytes_held = held
+
+
+def _shed_what_flies(self: Bodies, wanted: int, lane: Any, flying: Any) -> Any:
+    return _shed_bodies(self, wanted, lane, ())
 
 
 def _stay_open(self: Circuit) -> bool:
@@ -94,6 +105,8 @@ MUTANTS: dict[str, Callable[[], Any]] = {
     "a late answer counts again": lambda: mock.patch.object(Lane, "_settle", _count_late),
     "what expired is not settled": lambda: mock.patch.object(Lane, "_lose", _expire_silently),
     "bytes are not given back": lambda: mock.patch.object(Intake, "_settled", _keep_bytes),
+    "shed bytes are not given back": lambda: mock.patch.object(Intake, "_shed", _shed_for_nothing),
+    "what is in a request is shed": lambda: mock.patch.object(Bodies, "shed", _shed_what_flies),
     "the circuit never closes": lambda: mock.patch.object(Circuit, "stored", _stay_open),
     "the limit passes its ceiling": lambda: mock.patch.object(Limiter, "succeeded", _grow),
     "halves lack the middle": lambda: mock.patch.object(verdict, "_halves", _drop_the_middle),

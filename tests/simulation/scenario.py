@@ -5,9 +5,11 @@ A scenario is plain data whose `repr` is a call that makes it again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
+
+from everyspan.config import DROP_NEWEST, DROP_OLDEST
 
 BATCHES = "batches"
 SINGLES = "singles"
@@ -37,7 +39,7 @@ class SpanPlan:
     """A span of the agent; `destinations` are positions. `is_bad` ones are refused by backends.
 
     `again_s` is when a later version of it is written, None for never; `ends_s` None for a span
-    that never ends.
+    that never ends. `has_usage` ones keep their payloads.
     """
 
     begins_s: float
@@ -47,6 +49,7 @@ class SpanPlan:
     size: int = 0
     is_bad: bool = False
     again_s: float | None = None
+    has_usage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class Scenario:
     byte_budget: int = 128 << 20
     max_retries: int | None = None
     max_age_s: float = 300.0
+    when_full: str = DROP_NEWEST
 
     @property
     def ends_s(self) -> float:
@@ -195,7 +199,7 @@ def draw_scenario(seed: int) -> Scenario:
             kind = "stats"
         at_s = _brief(random.random() * lasts_s * 1.5)
         acts.append(Act(kind, at_s, pick(ACTS[kind])))
-    return Scenario(
+    scenario = Scenario(
         seed,
         destinations,
         tuple(spans),
@@ -210,6 +214,12 @@ def draw_scenario(seed: int) -> Scenario:
         byte_budget=pick((128 << 20, 128 << 20, 128 << 20, 9000)),
         max_retries=pick((None, None, None, 1, 3)),
         max_age_s=pick((300.0, 300.0, 20.0, 3.0)),
+    )
+    usage_share = pick((0.0, 0.3, 1.0))
+    return replace(
+        scenario,
+        spans=tuple(replace(span, has_usage=random.random() < usage_share) for span in spans),
+        when_full=pick((DROP_NEWEST, DROP_OLDEST)),
     )
 
 

@@ -17,19 +17,20 @@ import asyncio
 import gc
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 from unittest import mock
 
-from everyspan.config import Settings, load_settings
+from everyspan.config import DROP_OLDEST, Settings, load_settings
 from everyspan.delivery.backlog import Batch
 from everyspan.delivery.gate import Gate
 from everyspan.delivery.lane import Lane
 from everyspan.ledger import FlushResult
-from everyspan.model.record import SpanRecord
+from everyspan.model.record import RECORD_BYTES_FIXED, SpanRecord
+from everyspan.model.shedding import may_be_shed
 from everyspan.model.span import Span
 from everyspan.queue.intake import OUT_OF_BYTES, QUEUE_FULL, SHUTDOWN
 from everyspan.queue.span_queue import CLOSE_S, AsyncSpanQueue
@@ -47,6 +48,9 @@ DELIVERED = "delivered"
 EPSILON_S = 1e-6
 GRACE_S = 5.0
 
+_RECORD_BYTES_MAX = RECORD_BYTES_FIXED + 2_200
+"""Of the spans that scenarios draw."""
+
 WELL_AGAIN_S = 900.0
 """Longer than any backoff, `Retry-After` and age together."""
 
@@ -62,6 +66,7 @@ class Observed(Lane):
         settled = options["settled"]
         self.fates: dict[Version, str] = {}
         self.settled: set[Version] = set()
+        self.shed = 0
         options["settled"] = partial(self._observe, settled)
         super().__init__(exporter, **options)
         self.link = self.simulation.joined(self)
@@ -72,6 +77,14 @@ class Observed(Lane):
         self.moves += 1
         super().detach()
 
+    def waiting_groups(self) -> Iterator[Iterable[SpanRecord]]:
+        """Return what is held and in no request."""
+        backlog = self._backlog
+        yield from (backlog._starts, backlog._ends, backlog._delayed.values())
+        yield from backlog._held.values()
+        for batch in backlog._parked:
+            yield from (batch.starts, batch.ends)
+
     def _observe(self, settled: Callable[[SpanRecord], None], record: SpanRecord) -> None:
         settled(record)
         if not record.is_end:
@@ -80,6 +93,7 @@ class Observed(Lane):
         if version in self.settled:
             self.simulation.found(f"P1: {version} had its answer twice")
         self.settled.add(version)
+        self.shed += record.shed_bytes > 0
         if version not in self.fates:
             self.fates[version] = DELIVERED
             if version not in self.link.backend.versions:
@@ -280,6 +294,7 @@ class Simulation:
             trace_id=f"t{plan.trace}",
             start_ns=self.world.time_ns(),
             input="x" * plan.size,
+            data={"usage": {"input_tokens": 1}} if plan.has_usage else None,
         )
         self._spans[position] = span
         if plan.is_bad:
@@ -457,7 +472,7 @@ class Simulation:
             raise Violation("an empty batch is sent")
         if len(records) > (1 if is_single else scenario.batch_size):
             raise Violation(f"K2: {len(records)} spans in a batch")
-        size = sum(record.size_bytes for record in records)
+        size = sum(record.held_bytes for record in records)
         if len(records) > 1 and size > scenario.batch_bytes:
             raise Violation(f"K2: {size} bytes in a batch")
         # A batch that a loop took along in its end goes out again in any case (P3).
@@ -499,13 +514,10 @@ class Simulation:
             counts.get(version, Counter()) for counts in (link.told, link.told_alone)
         )
         if reason == QUEUE_FULL:
-            is_true = 0 < scenario.max_size <= lane.waiting
+            # One that gives way to another has left already.
+            is_true = 0 < scenario.max_size <= lane.waiting + self._has_left(lane, record)
         elif reason == OUT_OF_BYTES:
-            share = scenario.byte_budget // len(self.lanes)
-            is_true = (
-                self._intake.bytes_held + record.size_bytes > scenario.byte_budget
-                or lane.bytes_held + record.size_bytes > share
-            )
+            is_true = self._is_out_of_bytes(lane, record)
         elif reason == SHUTDOWN:
             is_true = self.stopped
         elif reason.startswith("expired"):
@@ -530,6 +542,27 @@ class Simulation:
         if not is_true:
             self.found(f"P5: {version} is lost and should not: {reason}, {told}")
 
+    def _has_left(self, lane: Lane, record: SpanRecord) -> bool:
+        return self.scenario.when_full == DROP_OLDEST and lane in record.held_by
+
+    def _is_out_of_bytes(self, lane: Observed, record: SpanRecord) -> bool:
+        """Tell whether there is too little room though all that may be shed is."""
+        scenario = self.scenario
+        share = scenario.byte_budget // len(self.lanes)
+        if self._has_left(lane, record):
+            # For another, of which all that is known is what it may have at most.
+            return lane.bytes_held + _RECORD_BYTES_MAX > share
+        of_all = self._intake.bytes_held + record.held_bytes > scenario.byte_budget
+        of_lane = lane.bytes_held + record.held_bytes > share
+        flying = {id(sent) for other in self.lanes for sent in other.in_flight}
+        could = [
+            body
+            for group in lane.waiting_groups()
+            for body in group
+            if id(body) not in flying and not body.shed_bytes and may_be_shed(body)
+        ]
+        return (of_all or of_lane) and all(b'"usage"' in (body.data or b"") for body in could)
+
     def found(self, text: str) -> None:
         """End the run; to be called within the queue, which would go on after an exception."""
         self.world.found(Violation(text))
@@ -543,10 +576,9 @@ class Simulation:
         sizes: dict[int, int] = {}
         accepted = 0
         for lane in self.lanes:
-            backlog, flying = lane._backlog, lane._in_flight
-            groups: list[Any] = [backlog._starts, backlog._ends, backlog._delayed.values()]
-            groups += backlog._held.values()
-            for batch in (*backlog._parked, *flying.values()):
+            flying = lane._in_flight
+            groups: list[Any] = [*lane.waiting_groups()]
+            for batch in flying.values():
                 groups += (batch.starts, batch.ends)
             places = 0
             held: dict[int, int] = {}
@@ -554,7 +586,7 @@ class Simulation:
             for group in groups:
                 for record in group:
                     places += 1
-                    held[id(record)] = record.size_bytes
+                    held[id(record)] = record.held_bytes
                     if record.is_end:
                         ends += 1
             account = lane.account
@@ -623,6 +655,8 @@ class Simulation:
                 raise Violation(f"P1: {offered} were offered, of {lane.fates} is known")
             account = lane.account
             fates = Counter(lane.fates.values())
+            if account.shed != lane.shed:
+                raise Violation(f"{lane.shed} spans were shed, {account.shed} are counted")
             if account.delivered != fates.pop(DELIVERED, 0):
                 raise Violation(f"P1: {account.delivered} delivered, {lane.fates}")
             if Counter(account.dropped) + Counter(account.rejected) != fates:
@@ -673,5 +707,6 @@ def _settings(scenario: Scenario) -> Settings:
         byte_budget=scenario.byte_budget,
         max_retries=scenario.max_retries,
         max_age_s=scenario.max_age_s,
+        when_full=scenario.when_full,
         grace_s=GRACE_S,
     )

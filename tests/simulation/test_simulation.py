@@ -34,6 +34,8 @@ FOUND_AT = {
     "a late answer counts again": 154,
     "what expired is not settled": 3,
     "bytes are not given back": 0,
+    "shed bytes are not given back": 26,
+    "what is in a request is shed": 46,
     "the circuit never closes": 29,
     "the limit passes its ceiling": 2,
     "halves lack the middle": 20,

@@ -36,6 +36,10 @@ def _attempts(batch: Batch) -> int:
     return batch.attempts
 
 
+def _oldest_s(batch: Batch) -> float:
+    return batch.oldest_s
+
+
 def _seq(record: SpanRecord) -> int:
     return record.seq
 
@@ -114,6 +118,8 @@ class Backlog:
         self.in_turn = in_turn
         self._starts: deque[SpanRecord] = deque()
         self._ends: deque[SpanRecord] = deque()
+        # As they came: what was shed since is not worth a look at each, and a batch that is taken
+        # for full leaves early at the most.
         self._bytes = 0
         # In order of their age, since the delay is the same for all.
         self._delayed: dict[SpanKey, SpanRecord] = {}
@@ -259,6 +265,25 @@ class Backlog:
         if old:
             self._parked = [batch for batch in self._parked if len(batch)]
         return expired
+
+    def take_oldest(self, *, waiting_only: bool) -> SpanRecord | None:
+        """Remove and return what came first; None if nothing may go. To be settled by the caller.
+
+        Args:
+            waiting_only: Leave what has been tried.
+        """
+        if self._parked and not waiting_only:
+            batch = min(self._parked, key=_oldest_s)
+            record = (batch.starts or batch.ends).pop(0)
+            if not len(batch):
+                self._parked.remove(batch)
+            return record
+        groups = [waiting for waiting in (self._starts, self._ends) if waiting]
+        if not groups:
+            return None
+        record = min(groups, key=lambda waiting: waiting[0].seq).popleft()
+        self._bytes -= record.size_bytes
+        return record
 
     def take_all(self) -> list[SpanRecord]:
         """Remove and return everything that waits."""
@@ -426,12 +451,12 @@ class Backlog:
         for waiting in (self._starts, self._ends):
             taken: list[SpanRecord] = []
             while waiting and room:
-                size = waiting[0].size_bytes
+                size = waiting[0].held_bytes
                 if size > bytes_left and room < size_max:
                     break
                 bytes_left -= size
                 room -= 1
-                self._bytes -= size
+                self._bytes -= waiting[0].size_bytes
                 taken.append(waiting.popleft())
             parts.append(taken)
         return Batch(parts[0], parts[1])

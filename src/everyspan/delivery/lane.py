@@ -22,8 +22,9 @@ import inspect
 import logging
 import random
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sized
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sized
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from everyspan.clock import Clock
@@ -175,6 +176,19 @@ class Lane:
         self.account.accepted += 1
         self._count_loss(record, reason, self.account.drop)
 
+    def drop_oldest(self, reason: str, *, waiting_only: bool) -> bool:
+        """Give up what came first, to make room; False if nothing may go."""
+        record = self._backlog.take_oldest(waiting_only=waiting_only)
+        if record is None:
+            return False
+        self._lose(record, reason, self.account.drop)
+        return True
+
+    @property
+    def in_flight(self) -> Iterator[SpanRecord]:
+        """What is in a request that has no answer yet."""
+        return chain.from_iterable(batch.records for batch in self._in_flight.values())
+
     @property
     def waiting(self) -> int:
         """Records that wait for their first try."""
@@ -310,7 +324,8 @@ class Lane:
 
     def _settled(self, record: SpanRecord) -> None:
         """Note that a record is held no more."""
-        self.bytes_held -= record.size_bytes
+        self.bytes_held -= record.held_bytes
+        record.held_by = tuple([lane for lane in record.held_by if lane is not self])
         self._note_settled(record)
 
     def _lose(self, record: SpanRecord, reason: str, count: Callable[[str], None]) -> None:
@@ -519,6 +534,17 @@ class Lane:
 
     def _say_accepted(self) -> None:
         complain("%s takes spans again", self.account.name, level=logging.INFO)
+
+    def say_shed(self) -> None:
+        """Tell that payloads are left out."""
+        complain(
+            "%s gets spans without their payloads, %d so far: those that wait fill its share of "
+            "byte_budget; spans with an error or usage keep theirs",
+            self.account.name,
+            self.account.shed,
+            cause=f"shed {self.account.name}",
+            level=logging.WARNING,
+        )
 
     def _warn_of_loss(self, reason: str) -> None:
         lost = self._lost(reason)

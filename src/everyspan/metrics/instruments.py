@@ -191,6 +191,14 @@ BOOKS: tuple[Instrument, ...] = (
         _each_reason(lambda books: books.rejected),
     ),
     Instrument(
+        "everyspan.span.shed",
+        COUNTER,
+        "{span}",
+        "spans that waited and had payloads left out, to make room",
+        _BY_DESTINATION,
+        _each(lambda books: books.shed),
+    ),
+    Instrument(
         "everyspan.span.queued",
         UP_DOWN_COUNTER,
         "{span}",

@@ -1,7 +1,8 @@
 """The frozen form of a span: what is queued, measured and sent.
 
 R1  Payloads are JSON text frozen when the record was made; nothing the agent does later shows.
-R2  A record is written once; only the queue that holds it touches the fields from `part` on.
+R2  A record is written once; only the queue that holds it touches the fields from `part` on, and
+    sheds payloads (`shedding`).
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
     `closes` marks the END that closed the part. `revision` grows with every version of a span.
     `is_lost` marks one without payloads, only to be counted; `is_masked` one that holds no secret
     any more. `obs` are the ids of the observability span that was active around it. `span` is what
-    it is a version of, and `lanes` who is to carry it, until the queue took it in.
+    it is a version of, and `lanes` who is to carry it, until the queue took it in; `held_by` are
+    those who do. `shed_bytes` are those of `size_bytes` that are held no more.
     """
 
     is_end: bool
@@ -93,7 +95,13 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
     is_masked: bool = False
     obs: tuple[str, str] | None = None
     seq: int = 0
-    holders: int = 0
+    held_by: tuple[Any, ...] = ()
+    shed_bytes: int = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """What it is charged now."""
+        return self.size_bytes - self.shed_bytes
 
     def tidy(self) -> None:
         """Make of every field what its type says, whatever the agent put there."""

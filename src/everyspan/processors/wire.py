@@ -92,6 +92,8 @@ def completeness(record: SpanRecord, *, destination: str) -> bytes:
         entry["n"] = record.ordinal
     if record.abandoned:
         entry["abandoned"] = True
+    if record.shed_bytes:
+        entry["shed"] = record.shed_bytes
     if record.closes:
         entry["total"] = part.total
         losses = (part.losses or {}).get(destination)

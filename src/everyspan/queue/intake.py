@@ -4,6 +4,7 @@ I1  The inbox takes spans without the gate; whoever comes through the gate next 
     in the order it came (`docs/decisions/003`).
 I2  At most `max_size` spans wait for a destination and at most `byte_budget` bytes for all (P4),
     of which each destination has an equal share: one that hangs takes no room from the others (P5).
+    Before a span is lost for want of bytes, payloads are shed (`Bodies`).
 I3  Of lanes that nobody registered those with nothing to do are let go of beyond `LANES_MAX`: an
     agent may make a processor for each request (P4). Their books are kept in sum.
 I4  A span that no lane has claimed shows as a residual (P1).
@@ -19,7 +20,7 @@ from functools import partial
 from typing import TypeGuard, cast
 
 from everyspan.clock import Clock
-from everyspan.config import Settings
+from everyspan.config import DROP_OLDEST, Settings
 from everyspan.delivery.exporter import Exporter
 from everyspan.delivery.gate import Gate
 from everyspan.delivery.lane import Lane
@@ -28,10 +29,12 @@ from everyspan.ledger import Account, Stats
 from everyspan.metrics.recorder import recorder
 from everyspan.model.mask import Masker
 from everyspan.model.record import Part, SpanRecord
+from everyspan.model.shedding import shed
 from everyspan.model.span import Span
 from everyspan.processors.base import Processor
 from everyspan.processors.builtin import SyncFace
 from everyspan.processors.foreign import ForeignExporter
+from everyspan.queue.bodies import Bodies
 from everyspan.queue.parts import Parts
 from everyspan.queue.waiters import Waiters
 
@@ -39,6 +42,9 @@ QUEUE_FULL = "queue full"
 OUT_OF_BYTES = "byte budget"
 SHUTDOWN = "shutdown"
 DEFECT = "defect of everyspan"
+
+SHED_PART = 16
+"""One so-manieth of a destination's share is freed beyond what is needed; chosen, not measured."""
 
 LANES_MAX = 64
 """A lane may hold a thread, a loop and the user's processor; chosen, not measured."""
@@ -83,11 +89,13 @@ class Intake:
         self.bytes_held = 0
         self.is_stopped = False
         self._settings = settings
+        self._evicts = settings.when_full == DROP_OLDEST
         self._clock = clock
         self._homeless = homeless
         self._orphaned = orphaned
         self._let_go = let_go
         self._masker = masker
+        self._bodies = Bodies()
         self._left_out = {SAMPLED_OUT: 0, UNTRACED: 0}
         self._parts = Parts()
         self.others = Account(OTHERS)
@@ -190,7 +198,7 @@ class Intake:
                 item.is_lost = True
             if item.is_end:
                 self._take_end(item)
-                ends += 1 if item.holders else 0
+                ends += 1 if item.held_by else 0
             else:
                 starts += 1
                 if not item.is_lost:
@@ -261,7 +269,6 @@ class Intake:
     def _take_end(self, record: SpanRecord) -> None:
         self.seq += 1
         record.seq = self.seq
-        settings = self._settings
         refusal = None
         if record.is_lost:
             refusal = DEFECT
@@ -272,37 +279,86 @@ class Intake:
                 self._take_back(lane)
             if refusal is not None:
                 lane.refuse(record, refusal)
-            elif settings.max_size and lane.waiting >= settings.max_size:
+            elif not self._has_place(lane):
                 lane.refuse(record, QUEUE_FULL)
-            elif not self._has_room(lane, record):
+            elif not self._has_room(lane, record, evicts=self._evicts):
                 lane.refuse(record, OUT_OF_BYTES)
             else:
                 self._hand_to(lane, record, lane.add_end)
 
-    def _has_room(self, lane: Lane, record: SpanRecord) -> bool:
-        """Tell whether a lane may hold a record, within its share of the budget (I2).
+    def _has_place(self, lane: Lane) -> bool:
+        """Tell whether one more may wait by count (I2), once others have gone if that is wished."""
+        most = self._settings.max_size
+        while most and lane.waiting >= most:
+            if not self._evicts or not lane.drop_oldest(QUEUE_FULL, waiting_only=True):
+                return False
+        return True
+
+    def _has_room(self, lane: Lane, record: SpanRecord, *, evicts: bool = False) -> bool:
+        """Tell whether a lane may hold a record (I2), once payloads or, by `evicts`, others went.
 
         A record larger than the share is let into a lane that holds nothing.
         """
-        size, budget = record.size_bytes, self._settings.byte_budget
-        if self.bytes_held + (0 if record.holders else size) > budget:
-            return False
-        return lane.bytes_held + size <= budget // len(self.lanes) or not lane.bytes_held
+        if self._lacks(lane, record) <= 0:
+            return True
+        self._shed(lane, record)
+        # Nobody makes room for what would find none in the end.
+        stays = record.held_bytes + sum(sent.held_bytes for sent in lane.in_flight)
+        if evicts and stays <= self._share:
+            while self._lacks_share(lane, record) > 0:
+                if not lane.drop_oldest(OUT_OF_BYTES, waiting_only=False):
+                    break
+        return self._lacks(lane, record) <= 0
+
+    def _lacks(self, lane: Lane, record: SpanRecord) -> int:
+        """Return the bytes that there are too few for a lane to hold a record."""
+        new = 0 if record.held_by else record.held_bytes
+        of_all = self.bytes_held + new - self._settings.byte_budget
+        return max(of_all, self._lacks_share(lane, record))
+
+    def _lacks_share(self, lane: Lane, record: SpanRecord) -> int:
+        return lane.bytes_held + record.held_bytes - self._share if lane.bytes_held else 0
+
+    @property
+    def _share(self) -> int:
+        return self._settings.byte_budget // len(self.lanes)
+
+    def _shed(self, lane: Lane, record: SpanRecord) -> None:
+        # Some more than is needed now, since each look costs time.
+        wanted = self._lacks(lane, record) + self._share // SHED_PART
+        of_lane = lane if self._lacks_share(lane, record) > 0 else None
+        flying = {id(sent) for other in self.lanes.values() for sent in other.in_flight}
+        lost: set[Lane] = set()
+        for body, freed in self._bodies.shed(wanted, of_lane, flying):
+            self.bytes_held -= freed
+            for holder in body.held_by:
+                holder.bytes_held -= freed
+                if body.is_end:
+                    holder.account.shed += 1
+                    lost.add(holder)
+        if self._lacks(lane, record) > 0 and not record.held_by:
+            shed(record)
+        for holder in lost:
+            self.gate.after.append(holder.say_shed)
 
     def _hand_to(self, lane: Lane, record: SpanRecord, add: Callable[[SpanRecord], None]) -> None:
-        if not record.holders:
-            self.bytes_held += record.size_bytes
-        record.holders += 1
-        lane.bytes_held += record.size_bytes
+        if not record.held_by:
+            self.bytes_held += record.held_bytes
+            self._bodies.add(record)
+        record.held_by += (lane,)
+        lane.bytes_held += record.held_bytes
+        if record.shed_bytes and record.is_end:
+            lane.account.shed += 1
+            self.gate.after.append(lane.say_shed)
         add(record)
         if lane.home is None:
             self.gate.after.append(partial(self._homeless, lane))
 
     def _settled(self, record: SpanRecord) -> None:
         """Note that a lane holds a record no more."""
-        record.holders -= 1
-        if not record.holders:
-            self.bytes_held -= record.size_bytes
+        if not record.held_by:
+            self.bytes_held -= record.held_bytes
+            self._bodies.forget(record)
         self.waiters.settled(record)
 
     def _is_empty(self) -> bool:
