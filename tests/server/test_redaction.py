@@ -10,6 +10,7 @@ import httpx2
 
 from everyspan.model.credentials import REDACTED
 from everyspan.server.ingest import Ingest
+from everyspan.server.metrics import Metrics
 from everyspan.server.patch import SpanPatch
 from everyspan.server.redaction import redact_patch, redact_row
 from everyspan.server.stores.sqlite import SqliteStore
@@ -34,7 +35,7 @@ async def test_what_is_stored_holds_no_credential(tmp_path: Path) -> None:
     record = {"p": "part", "n": 3, "rev": 1, "total": 3}
     usage = {"input_tokens": 3, "output_tokens": 4}
     store = SqliteStore(tmp_path / "spans.db")
-    ingest = Ingest(store)
+    ingest = Ingest(store, Metrics(), "test")
     (row,) = await ingest.upsert(
         [
             make_row(

@@ -100,6 +100,17 @@ def test_open_to_other_machines_it_does_not_start_without_a_key(tmp_path: Path, 
         run(host=host, port=0, store_path=path)
 
 
+def test_connections_are_counted(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "spans.db")
+    with httpx2.Client(base_url=server.base_url) as client:
+        for expected in (1, 2):
+            with httpx2.Client(base_url=server.base_url) as other:
+                if expected == 2:
+                    other.get("/healthz")
+                assert f"everyspan_http_connections {expected}\n" in client.get("/metrics").text
+    server.stop()
+
+
 def test_open_to_other_machines_it_asks_for_its_key(tmp_path: Path) -> None:
     """R3: and answers under every address of its own, and under the names that it is told."""
     path = tmp_path / "spans.db"

@@ -60,7 +60,8 @@ class Guard:
         except RequestError as error:
             if error.status == 401:
                 peer = "?" if request.client is None else request.client.host
-                self._sparse.warning(error.code, "refused a request from %s: %s", peer, error)
+                text = "refused a request from %s: %s"
+                self._sparse.log(logging.WARNING, error.code, text, peer, error)
             raise
         await self._router(scope, receive, send)
 

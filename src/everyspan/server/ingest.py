@@ -7,8 +7,12 @@ every path, has its place here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+from everyspan.errors import RequestError, StoreBusyError
+from everyspan.server.metrics import Metrics
 from everyspan.server.patch import SpanPatch
 from everyspan.server.redaction import redact_patch, redact_row
 from everyspan.server.row import SpanRow
@@ -19,10 +23,16 @@ _AT_ONCE_BYTES_MAX = 1024 * 1024
 
 
 class Ingest:
-    """Takes the rows and changes of all protocols."""
+    """Takes the rows and changes of one protocol.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        protocol: How it is called in `metrics`.
+    """
+
+    def __init__(self, store: Store, metrics: Metrics, protocol: str) -> None:
         self._store = store
+        self._metrics = metrics
+        self._protocol = protocol
 
     async def upsert(
         self, rows: Sequence[SpanRow], *, foreign_parents: bool = False, cut_cycles: bool = False
@@ -32,9 +42,10 @@ class Ingest:
             rows = [redact_row(row) for row in rows]
         else:
             rows = await asyncio.to_thread(lambda: [redact_row(row) for row in rows])
-        return await self._store.upsert(
-            rows, foreign_parents=foreign_parents, cut_cycles=cut_cycles
-        )
+        with self._counted(len(rows)):
+            return await self._store.upsert(
+                rows, foreign_parents=foreign_parents, cut_cycles=cut_cycles
+            )
 
     async def patch(self, account: str, span_id: str, patch: SpanPatch) -> SpanRow | None:
         """Change one span, without credentials; see `Store.patch`."""
@@ -42,4 +53,22 @@ class Ingest:
             patch = redact_patch(patch)
         else:
             patch = await asyncio.to_thread(redact_patch, patch)
-        return await self._store.patch(account, span_id, patch)
+        with self._counted(1):
+            return await self._store.patch(account, span_id, patch)
+
+    @contextmanager
+    def _counted(self, spans: int) -> Iterator[None]:
+        began_s = time.perf_counter()
+        outcome = "failed"
+        try:
+            yield
+            outcome = "stored"
+            self._metrics.write_seconds.observe(time.perf_counter() - began_s)
+        except RequestError:
+            outcome = "refused"
+            raise
+        except StoreBusyError:
+            outcome = "busy"
+            raise
+        finally:
+            self._metrics.spans.add(self._protocol, outcome, amount=spans)

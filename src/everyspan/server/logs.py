@@ -54,7 +54,7 @@ class Sparse:
         self._due_s: dict[str, float] = {}
         self._unsaid: dict[str, int] = {}
 
-    def warning(self, cause: str, text: str, *args: object) -> None:
+    def log(self, level: int, cause: str, text: str, *args: object) -> None:
         """Log a line, unless its cause was logged within the last minute; then count it."""
         now_s = self._clock.monotonic()
         if now_s < self._due_s.get(cause, now_s):
@@ -64,4 +64,4 @@ class Sparse:
         unsaid = self._unsaid.pop(cause, 0)
         if unsaid:
             text, args = f"{text} (and %d times more since the last line)", (*args, unsaid)
-        self._log.warning(text, *args)
+        self._log.log(level, text, *args)

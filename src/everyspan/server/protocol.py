@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from everyspan.server.envelope import VERSION_HEADER
+from everyspan.server.metrics import Metrics
 from everyspan.server.problem import problem
 
 HEAD_BYTES_MAX = 64 * 1024
@@ -75,6 +76,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._send_timer: asyncio.TimerHandle | None = None
         self._unsent = 0
         self._keeps_alive = False
+        # From the application's lifespan.
+        self._metrics: Metrics = self.app_state["metrics"]
 
     # -- the connection
 
@@ -100,6 +103,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             and not other.transport.is_closing()
         ]
         if idle:
+            self._metrics.refused.add("CONNECTION_REPLACED")
             min(idle, key=attrgetter("_idle_since_s"))._end()
         else:
             self._refuse(503, "TOO_MANY_CONNECTIONS", "too many connections", retry_after_s=1)
@@ -211,6 +215,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, code: str, message: str, *, retry_after_s: int = 0) -> None:
         """End the connection, saying why if it is this request's turn to be answered."""
+        self._metrics.refused.add(code)
         cycle = self.cycle
         is_answered = cycle is None or cycle.response_complete
         if is_answered if self._in_head else not (cycle.response_started or self.pipeline):
@@ -255,6 +260,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not (self.flow.write_paused or self.transport.is_closing()):
             return
         if unsent >= self._unsent:
+            self._metrics.refused.add("READER_TOO_SLOW")
             # With a reset: the system would keep what it has taken until somebody reads it.
             self.transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)

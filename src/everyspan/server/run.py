@@ -3,8 +3,9 @@
 R1  The port is bound before anything else, and a taken one is an error that names who has it.
 R2  `ready` is called when requests are answered, with the port that was bound.
 R3  Open to other machines it does not start before there is a key to ask for.
-R4  SIGINT and SIGTERM end it: requests under way get their answer (at most STOP_TIME_MAX_S), what
-    was accepted is committed, the store is closed. A second signal does not wait for requests.
+R4  SIGINT and SIGTERM end it: replies that go on for ever end at once, requests under way get their
+    answer (at most STOP_TIME_MAX_S), what was accepted is committed, the store is closed. A second
+    signal does not wait for requests.
 """
 
 from __future__ import annotations
@@ -66,8 +67,9 @@ def run(
         hosts = Hosts([host, address[0]], allow_hosts)
         is_open = not ip_address(address[0].partition("%")[0]).is_loopback
         store = SqliteStore(store_path)
+        app = create_app(store, hosts, must_ask_key=is_open)
         config = uvicorn.Config(
-            create_app(store, hosts, must_ask_key=is_open),
+            app,
             http=BoundedHttpProtocol,
             ws="none",
             lifespan="on",
@@ -80,7 +82,15 @@ def run(
             timeout_graceful_shutdown=STOP_TIME_MAX_S,
             backlog=BACKLOG,
         )
-        server = _Server(config, lambda: ready(host, address[1]) if ready else None)
+        server = _Server(
+            config, lambda: ready(host, address[1]) if ready else None, app.stopping.set
+        )
+        app.metrics.read(
+            "everyspan_http_connections",
+            "gauge",
+            "Connections open.",
+            lambda: [({}, len(server.server_state.connections))],
+        )
 
         async def serve() -> None:
             if is_open and not await _has_key(store):
@@ -100,11 +110,18 @@ async def _has_key(store: Store) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server that says when it is ready, and that a signal ends without an exception."""
+    """uvicorn's server that says when it is ready, and that a signal ends without an exception.
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    Args:
+        stopping: Called at the first signal.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._ready = ready
+        self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -130,6 +147,7 @@ class _Server(uvicorn.Server):
     def _stop(self) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True
+        self._stopping()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -131,12 +131,17 @@ class ListQuery(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class StoreHealth(msgspec.Struct, kw_only=True, frozen=True):
-    """How the store is. `waiting` counts upserts not yet committed."""
+    """How the store is. `waiting` counts upserts not yet committed.
+
+    `size_bytes` is what it takes, `free_bytes` what its disk has left; None where no disk is ours.
+    """
 
     ok: bool
     spans: int
     waiting: int
     waiting_bytes: int
+    size_bytes: int
+    free_bytes: int | None
 
 
 class Store(ABC):

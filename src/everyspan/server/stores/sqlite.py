@@ -40,7 +40,7 @@ from everyspan.server.stores.base import (
     StoreHealth,
 )
 from everyspan.server.stores.sqlite_codec import Packer
-from everyspan.server.stores.sqlite_file import create, open_writer
+from everyspan.server.stores.sqlite_file import create, measure, open_writer
 from everyspan.server.stores.sqlite_readers import Deadline, Readers
 from everyspan.server.stores.sqlite_rows import ROW_BYTES, SELECT_ROW_SQL, from_values
 from everyspan.server.stores.sqlite_schema import prepare
@@ -205,15 +205,19 @@ class SqliteStore(Store):
         return result
 
     async def health(self) -> StoreHealth:
-        def read(connection: apsw.Connection, _deadline: Deadline) -> int:
+        def read(connection: apsw.Connection, _deadline: Deadline) -> tuple[int, int, int]:
             # Not count(*), which reads a whole index.
-            spans: int = connection.execute(_COUNT_SQL).get
-            return spans
+            return (connection.execute(_COUNT_SQL).get, *measure(Path(self._path)))
 
-        spans = await self._points.submit(read, GET_TIME_MAX_S)
+        spans, size_bytes, free_bytes = await self._points.submit(read, GET_TIME_MAX_S)
         waiting, waiting_bytes = self._writer.waiting()
         return StoreHealth(
-            ok=self._writer.is_alive(), spans=spans, waiting=waiting, waiting_bytes=waiting_bytes
+            ok=self._writer.is_alive(),
+            spans=spans,
+            waiting=waiting,
+            waiting_bytes=waiting_bytes,
+            size_bytes=size_bytes,
+            free_bytes=free_bytes,
         )
 
     async def close(self) -> None:

@@ -64,6 +64,14 @@ def open_reader(path: str) -> apsw.Connection:
     return connection
 
 
+def measure(path: Path) -> tuple[int, int]:
+    """Return the bytes that the store's files take, and those that its disk has left."""
+    files = path.parent.glob(f"{path.name}*")
+    size = sum(file.stat().st_size for file in files if file.exists())
+    disk = os.statvfs(path)
+    return size, disk.f_bavail * disk.f_frsize
+
+
 def read_version(connection: apsw.Connection, path: str) -> int:
     """Return the version of the file's schema, 0 for an empty file.
 
