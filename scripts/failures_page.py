@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from everyspan.errors import (
     BatchRefusedError,
     BatchTooLargeError,
     DestinationRefusedError,
     ExportError,
+    PermanentExportError,
     RetryableExportError,
 )
-from everyspan.transport.outcomes import OUTCOMES, Outcome
+from everyspan.transport.outcomes import OTLP_OUTCOMES, OUTCOMES, Outcome
 
 HEAD = """\
 # When a request fails
@@ -37,21 +40,41 @@ WHAT_HAPPENS: dict[type[ExportError] | None, str] = {
     "batch is halved until the bad ones stand alone, and a lone span is rejected once others were "
     "stored since it was first sent. After 4·log2(n) + 8 refusals in a row no span is at fault, "
     "and all wait as above",
+    PermanentExportError: "rejected",
 }
+
+OTLP = """
+## OTLP endpoints
+
+The same holds, but for what the protocol has otherwise: a failure that it does not name is not sent
+again. `partial_success` says how many spans of a batch an endpoint refused, and perhaps why, but
+not which: that many are counted as rejected, for the reason it gives (shortened, without
+credentials, at most 16 different ones), and the others as delivered. So the numbers are those of
+the endpoint; which trace lost a span can only be guessed, and of a batch that holds several traces
+the last is told of the loss.
+"""
 
 
 def main() -> None:
     print(HEAD)
-    print("| what comes of a request | in the books | what happens |")
-    print("| --- | --- | --- |")
-    seen: set[int] = set()
-    for row in OUTCOMES:
-        print(f"| {row.text} | {reason(row, seen)} | {WHAT_HAPPENS[row.error]} |")
-        seen |= set(row.statuses)
+    table(OUTCOMES, OUTCOMES)
     print(
         "\n`x-should-retry: true` makes any failure one to be sent again; `false` makes one that "
         "would be sent again final: its spans are rejected."
     )
+    print(OTLP)
+    table(OTLP_OUTCOMES, [row for row in OTLP_OUTCOMES if row not in OUTCOMES])
+
+
+def table(rows: Sequence[Outcome], shown: Sequence[Outcome]) -> None:
+    """Print some of the rows of a table."""
+    print("| what comes of a request | in the books | what happens |")
+    print("| --- | --- | --- |")
+    seen: set[int] = set()
+    for row in rows:
+        if row in shown:
+            print(f"| {row.text} | {reason(row, seen)} | {WHAT_HAPPENS[row.error]} |")
+        seen |= set(row.statuses)
 
 
 def reason(row: Outcome, seen: set[int]) -> str:

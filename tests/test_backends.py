@@ -11,6 +11,8 @@ import pytest
 
 from everyspan.config import load_settings
 from everyspan.ledger import DestinationStats
+from everyspan.processors.builtin import BuiltinProcessor
+from everyspan.processors.otlp import OTLPTracingProcessor, OTLPTracingProcessorConfig
 from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
 from everyspan.queue.span_queue import AsyncSpanQueue
 from everyspan.testing import FaultServer, faults
@@ -29,11 +31,18 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Sender:
-    """A queue of the exporter thread and its SGP destination."""
+    """A queue of the exporter thread and its destination, SGP unless said otherwise."""
 
-    def __init__(self, backend: FaultServer, **settings: Any) -> None:
-        config = SGPTracingProcessorConfig("key", "account", backend.base_url)
-        self.processor = SGPAsyncTracingProcessor(config)
+    def __init__(self, backend: FaultServer, kind: str = "sgp", **settings: Any) -> None:
+        self.processor: BuiltinProcessor
+        if kind == "otlp":
+            self.processor = OTLPTracingProcessor(
+                OTLPTracingProcessorConfig(backend.base_url, compression="none")
+            )
+        else:
+            self.processor = SGPAsyncTracingProcessor(
+                SGPTracingProcessorConfig("key", "account", backend.base_url)
+            )
         self.queue = AsyncSpanQueue(settings=load_settings(**settings), own_homes=True)
 
     def send(self, count: int = SPANS, **fields: Any) -> list[str]:
@@ -51,13 +60,14 @@ class Sender:
         return stats
 
 
-def test_a_backend_that_loses_replies_has_one_row_a_span(no_backoff: None) -> None:
+@pytest.mark.parametrize("kind", ["sgp", "otlp"])
+def test_a_backend_that_loses_replies_has_one_row_a_span(no_backoff: None, kind: str) -> None:
     """P6: every tenth reply is lost after the spans were stored; nothing is lost or doubled."""
     draw = random.Random(20_251_124)
     with FaultServer(
         lambda _: faults.lose_reply() if draw.random() < 0.1 else faults.ok()
     ) as backend:
-        sender = Sender(backend, batch_size=5, linger_ms=1)
+        sender = Sender(backend, kind, batch_size=5, linger_ms=1)
         ids = sender.send(500)
         assert sender.queue.shutdown_sync(20)
         assert sorted(backend.rows) == sorted(ids)
@@ -68,8 +78,8 @@ def test_a_backend_that_loses_replies_has_one_row_a_span(no_backoff: None) -> No
         assert sender.stats.requests == len(backend.batches)
 
 
-@pytest.mark.parametrize("names_it", [True, False])
-def test_a_span_that_is_refused_costs_only_itself(names_it: bool) -> None:
+@pytest.mark.parametrize(("kind", "names_it"), [("sgp", True), ("sgp", False), ("otlp", False)])
+def test_a_span_that_is_refused_costs_only_itself(kind: str, names_it: bool) -> None:
     """P5: 422 for one of 200: 199 delivered, 1 rejected with its reason."""
 
     def script(request: Request) -> Answer:
@@ -79,24 +89,25 @@ def test_a_span_that_is_refused_costs_only_itself(names_it: bool) -> None:
         return faults.refuse(*bad) if names_it else faults.refuse()
 
     with FaultServer(script) as backend:
-        sender = Sender(backend, linger_ms=60_000)
+        sender = Sender(backend, kind, linger_ms=60_000)
         ids = sender.send()
         result = sender.queue.shutdown_sync(20)
         assert not result
-        assert {name: dict(left) for name, left in result.left.items()} == {"sgp": {"http 422": 1}}
+        assert {name: dict(left) for name, left in result.left.items()} == {kind: {"http 422": 1}}
         assert sorted(backend.rows) == sorted({*ids} - {"s123"})
         assert (sender.stats.delivered, dict(sender.stats.rejected)) == (199, {"http 422": 1})
         assert len(backend.batches) == 2 if names_it else len(backend.batches) <= 4 * 7.7 + 8
 
 
-def test_a_body_that_is_too_large_is_split() -> None:
+@pytest.mark.parametrize("kind", ["sgp", "otlp"])
+def test_a_body_that_is_too_large_is_split(kind: str) -> None:
     """413: halves may pass, and a span that is too large by itself is rejected alone."""
 
     def script(request: Request) -> Answer:
         return faults.status(413 if len(request.body) > 60_000 else 200)
 
     with FaultServer(script) as backend:
-        sender = Sender(backend, linger_ms=60_000)
+        sender = Sender(backend, kind, linger_ms=60_000)
         ids = sender.send(input="x" * 2_000)
         sender.queue.enqueue("end", make_span("big", input="x" * 80_000), [sender.processor])
         sender.queue.shutdown_sync(20)

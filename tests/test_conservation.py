@@ -135,6 +135,7 @@ class Script:
     start_delay_s: float | None = 0.0
     hint: str | None = None
     one_by_one = False
+    only_ends = False
     concurrency = 16
 
     def __init__(self, *steps: Any, is_foreign: bool = False) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 import everyspan
-from everyspan.errors import BatchTooLargeError, ExportError
+from everyspan.errors import BatchTooLargeError, ExportError, PermanentExportError
+from everyspan.processors.base import TracingProcessorConfig
+from everyspan.processors.otlp import OTLPTracingProcessorConfig
 from everyspan.processors.sgp import SGPTracingProcessorConfig
 from everyspan.testing import FaultServer, faults
 from everyspan.testing.exchange import Request
 from everyspan.testing.faults import Answer
-from everyspan.transport.outcomes import OUTCOMES, to_error
+from everyspan.transport.outcomes import OTLP_OUTCOMES, OUTCOMES, to_error
 from everyspan.transport.reply import Reply
 from tests.waiting import wait_until
 
@@ -44,10 +46,17 @@ class Books(threading.Thread):
         self.join(10)
 
 
+def config_of(kind: str, backend: FaultServer) -> TracingProcessorConfig:
+    """A destination there."""
+    if kind == "otlp":
+        return OTLPTracingProcessorConfig(backend.base_url)
+    return SGPTracingProcessorConfig("key", "account", backend.base_url)
+
+
 @contextmanager
-def sending_to(backend: FaultServer, **settings: Any) -> Iterator[list[str]]:
+def sending_to(backend: FaultServer, kind: str = "sgp", **settings: Any) -> Iterator[list[str]]:
     """Record spans; give their ids, and check the books when all is over."""
-    config = SGPTracingProcessorConfig("key", "account", backend.base_url)
+    config = config_of(kind, backend)
     everyspan.configure(config, **{"linger_ms": 1, "batch_size": 20} | settings)
     books = Books()
     books.start()
@@ -72,9 +81,9 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("everyspan.delivery.backoff.LAST_CEILING_S", 0.05)
 
 
-def left() -> Mapping[str, int]:
+def left(kind: str = "sgp") -> Mapping[str, int]:
     """Why spans are not delivered yet."""
-    return everyspan.flush(0.02).left.get("sgp", {})
+    return everyspan.flush(0.02).left.get(kind, {})
 
 
 FAULTS = [
@@ -90,12 +99,17 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=repr)
-def test_a_fault_that_passes_loses_nothing(fault: Answer) -> None:
+KINDS = ("sgp", "otlp")
+# What passes is worth waiting for, but for one that is final as OTLP has it.
+CASES = [(f, kind) for f in FAULTS for kind in KINDS if (repr(f), kind) != ("status(500)", "otlp")]
+
+
+@pytest.mark.parametrize(("fault", "kind"), CASES, ids=repr)
+def test_a_fault_that_passes_loses_nothing(fault: Answer, kind: str) -> None:
     """P1, P5: residual 0 at every look, all delivered once the backend is well again."""
     with (
         FaultServer(fault) as backend,
-        sending_to(backend, request_timeout_s=0.2, max_age_s=600) as ids,
+        sending_to(backend, kind, request_timeout_s=0.2, max_age_s=600) as ids,
     ):
         wait_until(lambda: len(backend.batches) >= 6)
         backend.script = faults.ok()
@@ -105,18 +119,19 @@ def test_a_fault_that_passes_loses_nothing(fault: Answer) -> None:
         assert sorted(backend.rows) == sorted(ids)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("row", [row for row in OUTCOMES if row.statuses], ids=lambda row: row.text)
-def test_each_row_of_the_table_is_what_the_whole_path_does(row: Any) -> None:
+def test_each_row_of_the_table_is_what_the_whole_path_does(row: Any, kind: str) -> None:
     """docs/failures.md: the error's class, read off what the first request of a process costs."""
-    status = row.statuses[0]
-    error = to_error(Reply(status, {}, b""))
-    with FaultServer(faults.status(status)) as backend, sending_to(backend) as ids:
-        wait_until(lambda: not error or f"http {status}" in left())
+    status = row.statuses[-1]
+    error = to_error(Reply(status, {}, b""), is_otlp=kind == "otlp")
+    with FaultServer(faults.status(status)) as backend, sending_to(backend, kind) as ids:
+        wait_until(lambda: not error or f"http {status}" in left(kind))
         result = everyspan.flush(0.02 if error else SECONDS_MAX)
         (books,) = everyspan.stats().destinations
         if error is None:
             assert (result.ok, books.delivered) == (True, len(ids))
-        elif isinstance(error, BatchTooLargeError):
+        elif isinstance(error, BatchTooLargeError | PermanentExportError):
             wait_until(lambda: everyspan.stats().destinations[0].rejected_total == len(ids))
         else:
             assert (books.delivered, books.dropped_total, books.rejected_total) == (0, 0, 0)
@@ -125,8 +140,9 @@ def test_each_row_of_the_table_is_what_the_whole_path_does(row: Any) -> None:
 
 def test_every_outcome_has_one_error() -> None:
     """The class decides: there is no row without one but success."""
-    assert [row.text for row in OUTCOMES if row.error is None] == ["stored"]
-    assert all(issubclass(row.error, ExportError) for row in OUTCOMES if row.error)
+    for rows in (OUTCOMES, OTLP_OUTCOMES):
+        assert [row.text for row in rows if row.error is None] == ["stored"]
+        assert all(issubclass(row.error, ExportError) for row in rows if row.error)
 
 
 def test_a_new_key_resumes_without_a_restart() -> None:
@@ -183,6 +199,19 @@ def test_an_answer_that_names_fewer_spans_than_were_sent_is_no_answer_for_the_ot
         assert everyspan.flush(SECONDS_MAX)
         assert {*backend.rows} == {*ids}
         assert len(backend.batches) > SPANS / 8
+
+
+def test_spans_that_an_otlp_endpoint_refuses_are_counted_and_not_sent_again() -> None:
+    """P1, otlp:B4: it says how many and why, not which; what the books say is what it stored."""
+    with FaultServer(faults.partial()) as backend, sending_to(backend, "otlp", batch_size=8) as ids:
+        result = everyspan.flush(SECONDS_MAX)
+        (books,) = everyspan.stats().destinations
+        assert books.delivered == len(backend.rows) < len(ids)
+        rejected = dict(books.rejected)
+        assert rejected == {"refused: scripted": len(ids) - len(backend.rows)}
+        assert dict(result.left["otlp"]) == rejected
+        sent = [span["id"] for request in backend.batches for span in request.spans]
+        assert sorted(sent) == sorted(ids)
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"items":[]}', b"", b"[1]", b'{"items":[{"id":5}]}'])

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from everyspan.processors.file import FileTracingProcessor, FileTracingProcessorConfig
     from everyspan.processors.memory import InMemoryTracingProcessor
+    from everyspan.processors.otlp import OTLPTracingProcessor, OTLPTracingProcessorConfig
     from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
     from everyspan.queue.span_queue import AsyncSpanQueue
     from everyspan.sync import AgentexSyncTracingProcessor, SGPSyncTracingProcessor
@@ -92,6 +93,7 @@ _HOMES = {
     "everyspan.processors.console": ("ConsoleTracingProcessor", "ConsoleTracingProcessorConfig"),
     "everyspan.processors.file": ("FileTracingProcessor", "FileTracingProcessorConfig"),
     "everyspan.processors.memory": ("InMemoryTracingProcessor",),
+    "everyspan.processors.otlp": ("OTLPTracingProcessor", "OTLPTracingProcessorConfig"),
     "everyspan.processors.sgp": ("SGPAsyncTracingProcessor", "SGPTracingProcessorConfig"),
     "everyspan.queue.span_queue": ("AsyncSpanQueue",),
     "everyspan.sync": ("AgentexSyncTracingProcessor", "SGPSyncTracingProcessor"),
@@ -118,6 +120,8 @@ __all__ = [
     "FileTracingProcessorConfig",
     "FlushResult",
     "InMemoryTracingProcessor",
+    "OTLPTracingProcessor",
+    "OTLPTracingProcessorConfig",
     "RemoteParent",
     "SGPAsyncTracingProcessor",
     "SGPSyncTracingProcessor",

@@ -270,6 +270,51 @@ VARIABLES: tuple[Variable | Switch, ...] = (
         "further headers for the AgentEx spans API, lines like `Name: value`",
         is_secret=True,
     ),
+    Variable(
+        "otlp_traces_endpoint",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "address that OTLP traces are sent to, as it is",
+        is_address=True,
+    ),
+    Variable(
+        "otlp_endpoint",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "address of an OTLP endpoint; traces go to `/v1/traces` below it. `configure()` sends to "
+        "either where neither SGP_API_KEY nor EVERYSPAN_ENDPOINT says otherwise",
+        is_address=True,
+    ),
+    Variable(
+        "otlp_traces_headers",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+        "headers for OTLP traces, `name=value,name=value`, percent-encoded",
+        is_secret=True,
+    ),
+    Variable(
+        "otlp_headers",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "the same, where the variable above is unset",
+        is_secret=True,
+    ),
+    Variable(
+        "otlp_traces_compression",
+        "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+        "of OTLP traces: `gzip`, if unset, `zstd` or `none`",
+    ),
+    Variable(
+        "otlp_compression",
+        "OTEL_EXPORTER_OTLP_COMPRESSION",
+        "the same, where the variable above is unset",
+    ),
+    Variable(
+        "otel_service_name",
+        "OTEL_SERVICE_NAME",
+        "`service.name` of OTLP traces; else that of OTEL_RESOURCE_ATTRIBUTES, else AGENT_NAME",
+    ),
+    Variable(
+        "otel_resource",
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "of whom OTLP traces tell, `name=value,name=value`, percent-encoded",
+    ),
     Variable("agent_name", "AGENT_NAME", "stamped on spans as `__agent_name__`"),
     Variable("agent_id", "AGENT_ID", "stamped on spans as `__agent_id__`"),
     Variable("acp_type", "ACP_TYPE", "stamped on spans as `__acp_type__`; `async` if unset"),
@@ -379,6 +424,14 @@ class Environment:
     agentex_api_key: str | None
     agent_api_key: str | None
     agentex_headers: str | None
+    otlp_traces_endpoint: str | None
+    otlp_endpoint: str | None
+    otlp_traces_headers: str | None
+    otlp_headers: str | None
+    otlp_traces_compression: str | None
+    otlp_compression: str | None
+    otel_service_name: str | None
+    otel_resource: str | None
     agent_name: str | None
     agent_id: str | None
     acp_type: str | None

@@ -132,8 +132,9 @@ def configure(
 
     Args:
         destinations: Configurations or processors; text is the address of an everyspan server.
-            None at all: those of the environment (`SGP_API_KEY` and `SGP_ACCOUNT_ID`, or
-            `EVERYSPAN_ENDPOINT`), else the local server, http://127.0.0.1:5003.
+            None at all: that of the environment (`SGP_API_KEY` and `SGP_ACCOUNT_ID`,
+            `EVERYSPAN_ENDPOINT`, or `OTEL_EXPORTER_OTLP_ENDPOINT`), else the local server,
+            http://127.0.0.1:5003.
         mask: Takes secrets out of spans before they leave the process. True for credentials: the
             values of keys named like one, bearer and other tokens, passwords in addresses. Or a
             function that is called with the place of a value, for instance `("input", "user",
@@ -409,6 +410,12 @@ def default_destinations() -> list[Destination]:
             environment.endpoint or LOCAL_URL,
             level=logging.WARNING,
         )
+    if environment.endpoint is None and (
+        environment.otlp_traces_endpoint or environment.otlp_endpoint
+    ):
+        from everyspan.processors.otlp import OTLPTracingProcessorConfig
+
+        return [OTLPTracingProcessorConfig()]
     return [environment.endpoint or LOCAL_URL]
 
 
@@ -450,6 +457,11 @@ def build(destination: Destination, settings: Settings) -> Processor | Exporter:
 
         if isinstance(destination, AgentexTracingProcessorConfig):
             return AgentexAsyncTracingProcessor(destination, settings=settings)
+    if kind == "otlp":
+        from everyspan.processors.otlp import OTLPTracingProcessor, OTLPTracingProcessorConfig
+
+        if isinstance(destination, OTLPTracingProcessorConfig):
+            return OTLPTracingProcessor(destination, settings=settings)
     if kind == "console":
         from everyspan.processors.console import (
             ConsoleTracingProcessor,
@@ -464,8 +476,8 @@ def build(destination: Destination, settings: Settings) -> Processor | Exporter:
         if isinstance(destination, FileTracingProcessorConfig):
             return FileTracingProcessor(destination)
     raise SettingsError(
-        f"a destination must be a configuration (known types: agentex, file, sgp), a "
-        f"processor, or the address of an everyspan server, got {destination!r}"
+        f"a destination must be a configuration (known types: agentex, console, file, otlp, "
+        f"sgp), a processor, or the address of an everyspan server, got {destination!r}"
     )
 
 

@@ -437,7 +437,8 @@ def all_commands() -> Iterator[tuple[str, ...]]:
         yield (name,)
         command = app.get_command(click.Context(app), name)
         if isinstance(command, click.Group):
-            yield from ((name, sub) for sub in command.commands)
+            context = click.Context(command)
+            yield from ((name, sub) for sub in command.list_commands(context))
 
 
 @pytest.mark.parametrize("words", [(), *all_commands()], ids=" ".join)

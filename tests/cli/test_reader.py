@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from everyspan.cli.reader import ReaderError, SpanReader
+from everyspan.cli.connection import ReaderError
+from everyspan.cli.reader import SpanReader
 from everyspan.testing import FaultServer, faults
 from everyspan.testing.exchange import Request
 from everyspan.testing.faults import Answer
@@ -134,7 +135,7 @@ def test_a_bad_reply_is_one_line(answer: Answer, words: str) -> None:
 
 def test_a_reply_without_an_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """R3: memory is bounded against a server that never stops, compressed or not."""
-    monkeypatch.setattr("everyspan.cli.reader.REPLY_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr("everyspan.cli.connection.REPLY_BYTES_MAX", 1 << 20)
     bomb = gzip.compress(b" " * (8 << 20))
     with FaultServer(reply(bomb, headers={"content-encoding": "gzip"})) as server:
         assert "more than 1 MiB" in failure(server.base_url)

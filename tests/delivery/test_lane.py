@@ -64,6 +64,7 @@ class ScriptedExporter:
     start_delay_s: float | None = None
     hint: str | None = None
     one_by_one = False
+    only_ends = False
     concurrency = 16
 
     def __init__(self, *steps: Any, is_foreign: bool = False) -> None:

@@ -188,7 +188,8 @@ def test_reads_what_summaries_need() -> None:
         ([{"model": "m"}], [{"usage": {"input_tokens": 1}}], {}),
         ({"model": 1, "cost_usd": "2", "__agent_name__": "", "__error__": []}, None, {}),
         ({"cost_usd": -1}, None, {}),
-        ({"cost_usd": 1}, None, {"cost_usd": 1.0}),
+        ({"cost_usd": 1}, None, {"cost_usd": 1.0, "usage_from": "metadata.cost_usd"}),
+        ({"cost_usd": 1, "__source__": "otel"}, None, {"cost_usd": 1.0}),
         (
             {"model": "m", "__agent_name__": "a", "__everyspan__": {"p": "x"}},
             None,

@@ -43,6 +43,13 @@ def start() -> None:
     everyspan.configure(console)
     everyspan.ConsoleTracingProcessor(console)
     everyspan.ConsoleTracingProcessorConfig(2)  # type: ignore[arg-type]
+    otlp = everyspan.OTLPTracingProcessorConfig(
+        "http://127.0.0.1:4318", {"authorization": "Bearer key"}, compression="zstd"
+    )
+    everyspan.configure(otlp)
+    everyspan.OTLPTracingProcessor(otlp)
+    everyspan.OTLPTracingProcessorConfig(headers=lambda: {"x-api-key": "key"}, pending_spans=True)
+    everyspan.OTLPTracingProcessorConfig(compression="br")  # type: ignore[arg-type]
     for processor in everyspan.get_async_tracing_processors():
         assert_type(processor, everyspan.AsyncTracingProcessor | everyspan.SyncTracingProcessor)
     assert_type(

@@ -7,12 +7,12 @@ A2  What went wrong in the world (no server, a taken port, a missing extra) is o
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
 import rich_click as click
 
+from everyspan.cli.lazy import LazyGroup
 from everyspan.errors import EverySpanError
 
 COMMANDS = {
@@ -36,20 +36,10 @@ EXTRAS = {
 }
 
 
-class LazyGroup(click.RichGroup):
-    """A group that imports a command's module when the command is looked up."""
+class Commands(LazyGroup):
+    """All commands."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands."""
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command; None for a name that is none."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
-        return command
+    at = COMMANDS
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn our own errors and a missing extra into one line and exit 2."""
@@ -72,7 +62,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
     is_flag=True,

@@ -31,6 +31,11 @@ def server_options(command: _F) -> _F:
     command = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
         command
     )
+    return url_option(command)
+
+
+def url_option(command: _F) -> _F:
+    """Add `--url` to a command that talks to a server."""
     return click.option(
         "--url",
         metavar="URL",
@@ -41,7 +46,8 @@ def server_options(command: _F) -> _F:
 
 def open_reader(url: str | None) -> SpanReader:
     """Return a reader of the server that `--url` or else the environment names."""
-    from everyspan.cli.reader import DEFAULT_URL, SpanReader
+    from everyspan.cli.connection import DEFAULT_URL
+    from everyspan.cli.reader import SpanReader
 
     environment = load_environment()
     if url is None:
@@ -49,8 +55,8 @@ def open_reader(url: str | None) -> SpanReader:
     return SpanReader(url, api_key=environment.sgp_api_key, account_id=environment.sgp_account_id)
 
 
-def parse_since(_: click.Context, __: click.Parameter, text: str) -> float:
-    """Return a point in time as Unix seconds.
+def parse_since(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    """Return a point in time as Unix seconds; None where none is given.
 
     Args:
         text: So long ago (`90s`, `15m`, `24h`, `7d`), or ISO-8601, naive meaning UTC.
@@ -58,6 +64,8 @@ def parse_since(_: click.Context, __: click.Parameter, text: str) -> float:
     Raises:
         BadParameter: It is neither.
     """
+    if text is None:
+        return None
     if _DURATION.fullmatch(text):
         return max(0.0, time.time() - _seconds_of(text))
     moment_s = timestamp_s(text)

@@ -50,7 +50,7 @@ class TraceSummary:
 
 def summaries(reader: SpanReader, trace_ids: Iterable[str]) -> Iterator[TraceSummary]:
     """Yield a summary of every trace named, in order; one with nothing stored included."""
-    for some in _batches(trace_ids, TRACES_IN_SEARCH_MAX):
+    for some in batches(trace_ids, TRACES_IN_SEARCH_MAX):
         found = {trace_id: TraceSummary(trace_id) for trace_id in some}
         for span in reader.search({"trace_ids": list(some)}):
             if (summary := found.get(str(span.get("trace_id")))) is not None:
@@ -90,7 +90,8 @@ def tokens_json(total: UsageTotal) -> dict[str, Any]:
     return {"input": tokens.input, "output": tokens.output, "rule": total.tokens.rule}
 
 
-def _batches(values: Iterable[_T], size: int) -> Iterator[Sequence[_T]]:
+def batches(values: Iterable[_T], size: int) -> Iterator[Sequence[_T]]:
+    """Yield values in their order, so many together."""
     remaining = iter(values)
     while batch := list(islice(remaining, size)):
         yield batch

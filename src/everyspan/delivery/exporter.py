@@ -23,6 +23,7 @@ class Exporter(Protocol):
     otherwise; None for never. `hint` is what to tell a person when it cannot be reached.
     `one_by_one` is True where every span is a request of its own and the last one wins: the lane
     hands over single spans, so that it counts and paces requests, and a span's versions in turn.
+    `only_ends` is True where a span can be told of only once it has ended.
     `concurrency` is how many exports may be under way, unless a setting says otherwise.
     """
 
@@ -33,6 +34,7 @@ class Exporter(Protocol):
     start_delay_s: float | None
     hint: str | None
     one_by_one: bool
+    only_ends: bool
     concurrency: int
 
     async def export(self, batch: Batch) -> Mapping[int, ExportError]:

@@ -13,6 +13,7 @@ import msgspec
 
 from everyspan.model.freeze import PAYLOAD_BYTES_MAX, freeze
 from everyspan.model.span import SPAN_ERROR_KEY, SPAN_TYPE_KEY, Span, SpanStatus
+from everyspan.model.w3c import RemoteParent
 
 RECORD_BYTES_FIXED = 600
 """What a record is charged beside its payloads. Measured: 626 bytes in traces of five spans, ids
@@ -62,9 +63,10 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
     (type, message, category) of a failed span. `ordinal` counts the ends of its part from 1;
     `closes` marks the END that closed the part. `revision` grows with every version of a span.
     `is_lost` marks one without payloads, only to be counted; `is_masked` one that holds no secret
-    any more. `obs` are the ids of the observability span that was active around it. `span` is what
-    it is a version of, and `lanes` who is to carry it, until the queue took it in; `held_by` are
-    those who do. `shed_bytes` are those of `size_bytes` that are held no more.
+    any more. `obs` are the ids of the observability span that was active around it; `remote` is the
+    parent in another process that its trace hangs from here. `span` is what it is a version of, and
+    `lanes` who is to carry it, until the queue took it in; `held_by` are those who do. `shed_bytes`
+    are those of `size_bytes` that are held no more.
     """
 
     is_end: bool
@@ -94,6 +96,7 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
     is_lost: bool = False
     is_masked: bool = False
     obs: tuple[str, str] | None = None
+    remote: RemoteParent | None = None
     seq: int = 0
     held_by: tuple[Any, ...] = ()
     shed_bytes: int = 0
@@ -237,6 +240,8 @@ def snapshot_span(
     )
     if span._obs is not None:
         record.obs = span._obs
+    if span._remote is not None:
+        record.remote = span._remote
     return record
 
 

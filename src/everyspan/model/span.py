@@ -23,6 +23,7 @@ SPAN_TYPE_KEY = "__span_type__"
 COMPLETENESS_KEY = "__everyspan__"
 TASK_ID_KEY = "__task_id__"
 AGENT_NAME_KEY = "__agent_name__"
+SOURCE_KEY = "__source__"
 
 DUMPED = (
     "id",

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Generic, TypeVar
 
+from everyspan.model.span import SOURCE_KEY
 from everyspan.model.w3c import by_span_hex, span_hex
 
 _T = TypeVar("_T")
@@ -170,32 +171,32 @@ class UsageTotal:
         return Rollup(value, rule)
 
     def _above(self, span_ids: Iterable[str]) -> set[str]:
-        """Return all that stand above one of `span_ids`."""
+        """Return all that stand above one of `span_ids`; what is in a loop stands above itself."""
         above: set[str] = set()
         for span_id in span_ids:
             node = self._parent_of(span_id)
-            # A node that was walked over has its ancestors in here; so parents that form a loop
-            # end, too.
-            while node is not None and node not in above and node != span_id:
+            # Whatever is in here has its ancestors in here, or gets them in this walk.
+            while node is not None and node not in above:
                 above.add(node)
                 node = self._parent_of(node)
         return above
 
     def _inner(self, span_ids: Mapping[str, object]) -> set[str]:
-        """Return those of `span_ids` that stand below another."""
-        has_one_above: dict[str, bool] = {}
+        """Return those of `span_ids` that stand below one of them."""
+        inner: set[str] = set()
+        is_below: dict[str, bool] = {}
         for span_id in span_ids:
-            path = [span_id]
+            path: list[str] = []
             node = self._parent_of(span_id)
-            while node is not None and node not in span_ids and node not in has_one_above:
+            while node is not None and node not in span_ids and node not in is_below:
                 path.append(node)
-                has_one_above[node] = False  # For now; it ends loops.
+                is_below[node] = False  # For now; it ends loops.
                 node = self._parent_of(node)
-            is_below = (
-                node is not None and node != span_id and (node in span_ids or has_one_above[node])
-            )
-            has_one_above.update(dict.fromkeys(path, is_below))
-        return {span_id for span_id in span_ids if has_one_above[span_id]}
+            found = node is not None and (node in span_ids or is_below[node])
+            is_below.update(dict.fromkeys(path, found))
+            if found:
+                inner.add(span_id)
+        return inner
 
     def _parent_of(self, span_id: str) -> str | None:
         parent_id = self._parents[span_id]
@@ -223,18 +224,31 @@ def usage_of(span: Mapping[str, Any]) -> Usage:
 def read_usage(metadata: Mapping[str, Any], output: Mapping[str, Any]) -> Usage:
     """Return what a span's payloads report."""
     cost_usd = _cost(metadata.get("cost_usd"))
-    for kind, reported in (
+    kind: Kind | None = None
+    tokens = NO_TOKENS
+    for place, reported in (
         (Kind.AGGREGATE, metadata.get("usage")),
-        (Kind.TOTAL, metadata.get("aggregated_usage")),
         (Kind.CALL, output.get("usage")),
+        (Kind.TOTAL, metadata.get("aggregated_usage")),
     ):
-        tokens = _tokens_in(reported)
-        if tokens is not None:
-            return Usage(kind, tokens, cost_usd)
+        found = _tokens_in(reported)
+        if found is not None:
+            # Each count is from the first place that has it (`sgp` §6).
+            kind = place if kind is None else kind
+            tokens = Tokens(
+                found.input if tokens.input is None else tokens.input,
+                found.output if tokens.output is None else tokens.output,
+            )
+    return Usage(kind_of(kind, cost_usd, metadata.get(SOURCE_KEY)), tokens, cost_usd)
+
+
+def kind_of(kind: Kind | None, cost_usd: float | None, source: object) -> Kind:
+    """Return what a span's figures are of, where `kind` is what its token counts say."""
+    if kind is not None:
+        return kind
     # A turn may state its cost alone (`trace:U6`); so may a call that came over OTLP, where turns
     # state their cost beside a total.
-    is_turn = cost_usd is not None and metadata.get("__source__") != "otel"
-    return Usage(Kind.AGGREGATE if is_turn else Kind.CALL, NO_TOKENS, cost_usd)
+    return Kind.AGGREGATE if cost_usd is not None and source != "otel" else Kind.CALL
 
 
 def tokens_of(span: Mapping[str, Any]) -> Tokens:

@@ -93,7 +93,7 @@ def format_headers(parent: RemoteParent) -> dict[str, str]:
     """Return the headers that carry a parent (W5)."""
     trace, span = trace_hex(parent.trace_id), span_hex(parent.id)
     headers = {TRACEPARENT: f"00-{trace}-{span}-{parent.flags}"}
-    members = [m for m in parent.tracestate.split(",") if m and not m.startswith("everyspan=")]
+    members = [member for member in foreign_state(parent.tracestate).split(",") if member]
     if (trace, span) != (parent.trace_id, parent.id):
         own = f"everyspan=t.{_pack(parent.trace_id)}~s.{_pack(parent.id)}"
         if len(own) <= OWN_MEMBER_MAX:
@@ -101,6 +101,12 @@ def format_headers(parent: RemoteParent) -> dict[str, str]:
     if members:
         headers[TRACESTATE] = ",".join(members[:STATE_MEMBERS_MAX])
     return headers
+
+
+def foreign_state(tracestate: str) -> str:
+    """Return the members of a `tracestate` that others put there."""
+    members = tracestate.split(",")
+    return ",".join(m for m in members if m and not m.startswith("everyspan="))
 
 
 def parse_headers(headers: Headers | Iterable[tuple[Any, Any]]) -> RemoteParent | None:

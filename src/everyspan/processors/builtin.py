@@ -12,9 +12,9 @@ from time import monotonic
 
 from everyspan.delivery.backlog import Batch
 from everyspan.delivery.exporter import CONCURRENCY
-from everyspan.errors import ExportError
+from everyspan.errors import BatchTooLargeError, ExportError
 from everyspan.model.mask import masker_in_force
-from everyspan.model.record import freeze_span
+from everyspan.model.record import SpanRecord, freeze_span
 from everyspan.model.span import Span
 from everyspan.processors.base import AsyncTracingProcessor, SyncTracingProcessor
 from everyspan.untraced import untraced
@@ -30,6 +30,7 @@ class BuiltinProcessor(AsyncTracingProcessor):
     start_delay_s: float | None = None
     hint: str | None = None
     one_by_one = False
+    only_ends = False
     concurrency = CONCURRENCY
 
     spans_max: int | None = None
@@ -82,15 +83,25 @@ class BuiltinProcessor(AsyncTracingProcessor):
             masker.apply(records)
         step = self.spans_max or max(1, len(records))
         for first in range(0, len(records), step):
-            some = records[first : first + step]
-            batch = Batch([], some) if is_end else Batch(some, [])
-            if is_end and self.takes_starts:
-                # Nobody keeps count here, and their STARTs came this way too.
-                batch.started = frozenset(some)
+            await self._export(records[first : first + step], is_end=is_end)
+
+    async def _export(self, records: list[SpanRecord], *, is_end: bool) -> None:
+        batch = Batch([], records) if is_end else Batch(records, [])
+        if is_end and self.takes_starts:
+            # Nobody keeps count here, and their STARTs came this way too.
+            batch.started = frozenset(records)
+        try:
             with untraced(requests_too=True):
                 failed = await self.export(batch)
-            for error in failed.values():
-                raise error
+        except BatchTooLargeError:
+            if len(records) == 1:
+                raise
+            middle = len(records) // 2
+            await self._export(records[:middle], is_end=is_end)
+            await self._export(records[middle:], is_end=is_end)
+            return
+        for error in failed.values():
+            raise error
 
 
 class SyncFace(SyncTracingProcessor):

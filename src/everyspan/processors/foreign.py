@@ -34,6 +34,7 @@ class ForeignExporter:
     start_delay_s: float | None = None
     hint: str | None = None
     one_by_one = False
+    only_ends = False
     concurrency = CONCURRENCY
 
     def __init__(self, processor: Processor) -> None:

@@ -218,7 +218,7 @@ class Intake:
             # It ended while it was frozen: its END brings all of it.
             return
         for lane in lanes:
-            if lane.exporter.wants_every_start:
+            if lane.exporter.wants_every_start or lane.exporter.only_ends:
                 continue
             if self._has_room(lane, record):
                 self._hand_to(lane, record, lane.add_abandoned)
@@ -379,6 +379,8 @@ class Intake:
         exporter.name = name
         delay_ms = self._settings.start_delay_ms
         delay_s = exporter.start_delay_s if delay_ms is None else delay_ms / 1000
+        if exporter.only_ends:
+            delay_s = None
         return Lane(
             exporter,
             name=name,

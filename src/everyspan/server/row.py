@@ -7,7 +7,6 @@ its own words.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,9 +18,11 @@ from msgspec import Raw
 from everyspan.model.span import (
     AGENT_NAME_KEY,
     COMPLETENESS_KEY,
+    SOURCE_KEY,
     SPAN_ERROR_KEY,
     TASK_ID_KEY,
 )
+from everyspan.model.usage import COUNT_END
 
 NO_REV = -1
 TASK_ID_MAX = 4_096
@@ -36,7 +37,9 @@ DEFAULT_TYPE = "STANDALONE"
 VersionKey = tuple[bool, int, int]
 """Completed?, end in nanoseconds (0 while in progress), revision: the greater version is newer."""
 
-UsageFrom = Literal["metadata.usage", "output.usage", "metadata.aggregated_usage"]
+UsageFrom = Literal[
+    "metadata.usage", "output.usage", "metadata.aggregated_usage", "metadata.cost_usd"
+]
 
 NAME_MAX = 256
 MESSAGE_MAX = 500
@@ -104,7 +107,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     """What is said of a span inside its payloads, each None where nothing is.
 
     `record` is the completeness record's JSON text. `usage_from` says where the token counts
-    stand: a call's own are in its output.
+    stand, or that a cost stands alone: a call's own are in its output (`model.usage.Kind`).
     """
 
     record: str | None = None
@@ -117,11 +120,6 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     error_type: str | None = None
     error_message: str | None = None
 
-    @property
-    def aggregated(self) -> bool:
-        """Whether the token counts sum up what other spans report as well."""
-        return self.usage_from in ("metadata.usage", "metadata.aggregated_usage")
-
 
 class _Marks(msgspec.Struct, gc=False):
     usage: Raw = Raw()
@@ -132,6 +130,7 @@ class _Marks(msgspec.Struct, gc=False):
     error_message: Raw = Raw()
     agent: Raw = msgspec.field(default=Raw(), name=AGENT_NAME_KEY)
     error: Raw = msgspec.field(default=Raw(), name=SPAN_ERROR_KEY)
+    source: Raw = msgspec.field(default=Raw(), name=SOURCE_KEY)
     task_id: Raw = msgspec.field(default=Raw(), name=TASK_ID_KEY)
     completeness: Raw = msgspec.field(default=Raw(), name=COMPLETENESS_KEY)
 
@@ -263,6 +262,9 @@ def read_facts(metadata: bytes | None, output: bytes | None) -> Facts:
             tokens_in = counts[0] if tokens_in is None else tokens_in
             tokens_out = counts[1] if tokens_out is None else tokens_out
 
+    cost_usd = _read_amount(said.cost_usd)
+    if usage_from is None and cost_usd is not None and bytes(said.source) != b'"otel"':
+        usage_from = "metadata.cost_usd"
     error_type, error_message = said.error_type, said.error_message
     if said.error:
         with suppress(msgspec.MsgspecError):
@@ -273,7 +275,7 @@ def read_facts(metadata: bytes | None, output: bytes | None) -> Facts:
         record=record.decode() if record and len(record) <= RECORD_BYTES_MAX else None,
         model=_read_text(said.model or answered.model, NAME_MAX),
         agent=_read_text(said.agent, NAME_MAX),
-        cost_usd=_read_amount(said.cost_usd),
+        cost_usd=cost_usd,
         input_tokens=tokens_in,
         output_tokens=tokens_out,
         usage_from=usage_from,
@@ -305,7 +307,7 @@ def _read_amount(raw: Raw) -> float | None:
         amount = _decode_amount(raw) if raw else None
     except msgspec.MsgspecError:
         return None
-    return amount if amount is not None and 0 <= amount < math.inf else None
+    return amount if amount is not None and 0 <= amount < COUNT_END else None
 
 
 def _first_integer(*candidates: Raw) -> int | None:

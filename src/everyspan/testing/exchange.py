@@ -17,12 +17,14 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
 from everyspan.clock import Clock
+from everyspan.testing.otlp_body import UnsupportedError, read_spans
 
 HEAD_BYTES_MAX = 64 << 10
 BODY_BYTES_MAX = 64 << 20
 """Far above what a trace backend takes; a larger body is 413 by itself."""
 
 BATCH_PATH = "/v5/spans/batch"
+TRACES_PATH = "/v1/traces"
 
 JSON_TYPE: Mapping[str, str] = {"content-type": "application/json"}
 
@@ -59,10 +61,15 @@ class Request:
 
     @property
     def spans(self) -> list[dict[str, Any]]:
-        """The spans it carries, as they are on the wire; none where it is no write of spans."""
+        """The spans it carries, as they are on the wire; none where it is no write of spans.
+
+        Those of OTLP as `FaultServer.rows` has them.
+        """
         try:
+            if self.path.endswith(TRACES_PATH):
+                return read_spans(self.headers, self.body)
             body = self.json
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, UnsupportedError):
             return []
         if isinstance(body, dict) and self.path.endswith(BATCH_PATH):
             body = body.get("items")

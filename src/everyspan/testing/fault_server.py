@@ -43,6 +43,7 @@ from everyspan.errors import SettingsError
 from everyspan.home import ThreadHome
 from everyspan.testing.exchange import (
     BATCH_PATH,
+    TRACES_PATH,
     Connection,
     Exchange,
     Message,
@@ -183,14 +184,16 @@ class FaultServer:
 
     @property
     def batches(self) -> list[Request]:
-        """Those of them that were sent to the SGP API's batch path."""
-        return [request for request in self.requests if request.path.endswith(BATCH_PATH)]
+        """Those of them that were sent to the SGP API's batch path, or to OTLP's."""
+        paths = (BATCH_PATH, TRACES_PATH)
+        return [request for request in self.requests if request.path.endswith(paths)]
 
     @property
     def rows(self) -> dict[str, list[Version]]:
         """What is stored: the versions of each span by its id, in the order they were written.
 
-        A version is a span as it is on the wire; in the AgentEx API as it stood after the write.
+        A version is a span as it is on the wire; in the AgentEx API as it stood after the write. Of
+        OTLP it has `attributes`, `resource`, `status` and such by name, and ids as text.
         """
         with self._lock:
             return {id: [*versions] for id, versions in self._apis.rows.items()}

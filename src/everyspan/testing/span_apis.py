@@ -3,6 +3,7 @@
 - SGP, `/v5/spans/batch`: every version of a span is kept, in the order of arrival.
 - AgentEx, `/spans`: strict. A repeated id is 400, an unknown one 404; a PATCH changes what is not
   null and merges `data` one level deep. A version is the span as it stood after the write.
+- OTLP, `/v1/traces`: protobuf, plain or gzip; every version of a span is kept.
 - everyspan, `/healthz`: says that it is an everyspan server.
 
 Each may stand below a prefix. Everything else is 404.
@@ -17,7 +18,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
-from everyspan.testing.exchange import BATCH_PATH, JSON_TYPE, Reply, Request
+from everyspan.testing.exchange import BATCH_PATH, JSON_TYPE, TRACES_PATH, Reply, Request
+from everyspan.testing.otlp_body import UnsupportedError, partial_success, read_spans
 
 ITEMS_MAX = 1000
 AGENTEX_FIELDS = (
@@ -25,6 +27,9 @@ AGENTEX_FIELDS = (
     *("input", "output", "data"),
 )
 AGENTEX_REQUIRED = ("name", "trace_id", "start_time")
+
+PROTOBUF = "application/x-protobuf"
+PROTOBUF_TYPE = {"content-type": PROTOBUF}
 
 NOT_FOUND = Reply(404, b'{"detail":"Not Found"}')
 
@@ -47,7 +52,8 @@ class SpanApis:
         """Store what a request says; return the answer, and what was stored.
 
         Args:
-            missing: How many spans at the end of a batch to pass over, unnamed in the answer.
+            missing: How many spans at the end of a batch to pass over, unnamed in the answer (OTLP:
+                counted there).
         """
         path = request.path
         parent, _, last = path.rpartition("/")
@@ -56,6 +62,8 @@ class SpanApis:
                 return _reply(200, {"status": "ok"}, {"x-everyspan": "fault-server"}), []
             if path.endswith(BATCH_PATH):
                 return self._write_batch(request, missing)
+            if path.endswith(TRACES_PATH):
+                return self._write_traces(request, missing)
             if "/v5/" in path:
                 # The SGP API has more, which no tracer needs.
                 raise _RefusedError(NOT_FOUND)
@@ -91,6 +99,22 @@ class SpanApis:
             marks = {"object": "span", "account_id": account}
             shown = [{**marks, **self.rows[id][index]} for id, index in written]
         return _reply(200, {"object": "list", "items": shown}), written
+
+    def _write_traces(self, request: Request, missing: int) -> tuple[Reply, list[Written]]:
+        if request.method != "POST":
+            raise _RefusedError(Reply(405, b"", PROTOBUF_TYPE))
+        if request.headers.get("content-type") != PROTOBUF:
+            raise _RefusedError(Reply(415, b"", PROTOBUF_TYPE))
+        try:
+            spans = read_spans(request.headers, request.body)
+        except UnsupportedError:
+            raise _RefusedError(Reply(415, b"", PROTOBUF_TYPE)) from None
+        except ValueError:
+            raise _RefusedError(Reply(400, b"", PROTOBUF_TYPE)) from None
+        missing = min(missing, max(0, len(spans) - 1))
+        written = [self._add(span) for span in spans[: len(spans) - missing]]
+        said = partial_success(missing, "scripted") if missing else b""
+        return Reply(200, said, PROTOBUF_TYPE), written
 
     def _create(self, request: Request) -> tuple[Reply, list[Written]]:
         body = _agentex_fields(request, required=AGENTEX_REQUIRED)

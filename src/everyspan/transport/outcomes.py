@@ -1,7 +1,8 @@
 """Every way a request can end, and which error of ours that is; the error's class decides the rest.
 
-One table, published as docs/failures.md. What a particular backend says in a body is its
-processor's to read, beyond one thing: a page for people is no acknowledgement.
+One table, published as docs/failures.md, and what OTLP has otherwise (`otlp:B4`). What a particular
+backend says in a body is its processor's to read, beyond one thing: a page for people is no
+acknowledgement.
 """
 
 from __future__ import annotations
@@ -65,6 +66,16 @@ UNACKNOWLEDGED = Outcome(
     reason="not acknowledged",
 )
 
+PARTLY_REFUSED = Outcome(
+    "200 that tells of refused spans: so many of the batch, the last ones, are counted, since "
+    "nobody says which",
+    PermanentExportError,
+    reason="refused: what the endpoint says",
+)
+"""Of OTLP (`partial_success`)."""
+
+_FAILED = Outcome("the backend failed", RetryableExportError, tuple(range(500, 600)))
+
 OUTCOMES: tuple[Outcome, ...] = (
     STORED,
     UNACKNOWLEDGED,
@@ -79,7 +90,7 @@ OUTCOMES: tuple[Outcome, ...] = (
     ),
     Outcome("overloaded, or restarting", RetryableExportError, (502, 503, 504), congested=True),
     Outcome("the backend cannot do this", DestinationRefusedError, (501, 505)),
-    Outcome("the backend failed", RetryableExportError, tuple(range(500, 600))),
+    _FAILED,
     UNRESOLVED,
     UNCONNECTED,
     UNTRUSTED,
@@ -88,21 +99,31 @@ OUTCOMES: tuple[Outcome, ...] = (
 )
 """In order: of several rows with a status the first holds."""
 
-_BY_STATUS = {status: row for row in reversed(OUTCOMES) for status in row.statuses}
+_OTLP_INSTEAD = {
+    UNACKNOWLEDGED: PARTLY_REFUSED,
+    _FAILED: Outcome("the endpoint failed", PermanentExportError, _FAILED.statuses),
+}
+
+OTLP_OUTCOMES = tuple([_OTLP_INSTEAD.get(row, row) for row in OUTCOMES])
+"""The same for OTLP endpoints, where all but a few failures are final."""
 
 
-def outcome_of(reply: Reply) -> Outcome:
-    """Return the row of an answer."""
-    row = _BY_STATUS.get(reply.status, BROKEN)
-    return FOREIGN_PAGE if row is STORED and _is_page(reply) else row
+def _by_status(rows: tuple[Outcome, ...]) -> dict[int, Outcome]:
+    return {status: row for row in reversed(rows) for status in row.statuses}
 
 
-def to_error(reply: Reply) -> ExportError | None:
+_BY_STATUS = _by_status(OUTCOMES)
+_OTLP_BY_STATUS = _by_status(OTLP_OUTCOMES)
+
+
+def to_error(reply: Reply, *, is_otlp: bool = False) -> ExportError | None:
     """Return what went wrong, None where the answer says that all is stored.
 
     `x-should-retry` overrides the table for what it says of a failure (`sgp:E1`, `X3`).
     """
-    row = outcome_of(reply)
+    row = (_OTLP_BY_STATUS if is_otlp else _BY_STATUS).get(reply.status, BROKEN)
+    if row is STORED and _is_page(reply):
+        row = FOREIGN_PAGE
     if row.error is None:
         return None
     status = reply.status
@@ -129,4 +150,7 @@ def to_error(reply: Reply) -> ExportError | None:
 
 def _is_page(reply: Reply) -> bool:
     kind = reply.headers.get("content-type", "")
+    if kind.startswith("application/x-protobuf"):
+        # Whose first bytes may read as a line break and the beginning of a tag.
+        return False
     return kind.startswith("text/html") or reply.body[:64].lstrip()[:1] == b"<"

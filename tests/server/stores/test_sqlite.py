@@ -18,9 +18,10 @@ from everyspan.server.stores.sqlite_list import _to_sql
 from everyspan.server.stores.sqlite_search import _Filters
 from tests.server.rows import make_row
 from tests.server.stores.contract import StoreContract
+from tests.server.stores.trace_contract import TraceContract
 
 
-class TestSqliteStore(StoreContract):
+class TestSqliteStore(StoreContract, TraceContract):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
         store = SqliteStore(tmp_path / "spans.db")

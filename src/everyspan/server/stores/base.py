@@ -23,6 +23,19 @@ from everyspan.server.keys import Key
 from everyspan.server.patch import SpanPatch
 from everyspan.server.producers import Loss, LossQuery, Producer
 from everyspan.server.row import SpanRow
+from everyspan.server.stores.traces import (
+    FacetValue,
+    OutlinePage,
+    Overview,
+    Series,
+    SpanGroup,
+    SpanPosition,
+    Trace,
+    TraceFilter,
+    TracePage,
+    TraceQuery,
+)
+from everyspan.server.summary import Facet
 from everyspan.server.terms import Texts
 
 SortBy = Literal["start_timestamp", "duration_ms", "input_tokens", "output_tokens"]
@@ -258,6 +271,67 @@ class Store(ABC):
         Returns:
             False if there is no such key or it had been revoked.
         """
+
+    @abstractmethod
+    async def list_traces(self, query: TraceQuery) -> TracePage:
+        """Return one page of traces, keyset both ways (S4); a trace shows soon after its spans.
+
+        Raises:
+            RequestError: 400 QUERY_TOO_BROAD; it takes longer than QUERY_TIME_MAX_S.
+            StoreBusyError: Come back later. Both hold for all that follow.
+        """
+
+    @abstractmethod
+    async def get_trace(self, account: str, key: bytes) -> Trace | None:
+        """Return one trace by its 16 bytes in OpenTelemetry; None where no span of it is stored."""
+
+    @abstractmethod
+    async def changed_traces(self, account: str, *, after: int, limit: int) -> list[Trace]:
+        """Return the traces summarised after a change, by change; each once, as it is now."""
+
+    @abstractmethod
+    async def trace_spans(
+        self,
+        account: str,
+        key: bytes,
+        *,
+        after: SpanPosition | None = None,
+        since: int = 0,
+        limit: int,
+    ) -> OutlinePage:
+        """Return spans of a trace by start, without payloads; those written after change `since`.
+
+        Whoever reads again from the `change` of the answer misses nothing.
+        """
+
+    @abstractmethod
+    async def trace_span(self, account: str, key: bytes, span_id: str) -> SpanRow | None:
+        """Return a span of a trace by its id, else by what that is in OpenTelemetry."""
+
+    @abstractmethod
+    async def facet_values(
+        self, filter_: TraceFilter, facet: Facet, *, limit: int
+    ) -> list[FacetValue]:
+        """Return the values of a facet, the most frequent first, among the window's traces.
+
+        Only the account and the times of the filter count.
+        """
+
+    @abstractmethod
+    async def series(self, filter_: TraceFilter, *, buckets: int) -> Series:
+        """Return figures of the traces over time, in at most so many buckets."""
+
+    @abstractmethod
+    async def overview(
+        self,
+        account: str,
+        *,
+        from_ns: int | None,
+        to_ns: int | None,
+        group_by: SpanGroup,
+        limit: int,
+    ) -> Overview:
+        """Return figures of the window's spans, by group; at least of the newest 100,000."""
 
     @abstractmethod
     async def health(self) -> StoreHealth:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import apsw
 
@@ -30,6 +31,8 @@ from everyspan.server.stores import (
     sqlite_producers,
     sqlite_search,
     sqlite_spans,
+    sqlite_trace_list,
+    sqlite_trace_spans,
 )
 from everyspan.server.stores.base import (
     ListQuery,
@@ -45,10 +48,26 @@ from everyspan.server.stores.sqlite_readers import Deadline, Readers
 from everyspan.server.stores.sqlite_rows import ROW_BYTES, SELECT_ROW_SQL, from_values
 from everyspan.server.stores.sqlite_schema import prepare
 from everyspan.server.stores.sqlite_text import TextIndex
+from everyspan.server.stores.sqlite_traces import TraceFollower
 from everyspan.server.stores.sqlite_trainer import Trainer
 from everyspan.server.stores.sqlite_writer import Follower, Transaction, Writer
+from everyspan.server.stores.traces import (
+    QUERY_TIME_MAX_S,
+    FacetValue,
+    OutlinePage,
+    Overview,
+    Series,
+    SpanGroup,
+    SpanPosition,
+    Trace,
+    TraceFilter,
+    TracePage,
+    TraceQuery,
+)
+from everyspan.server.summary import Facet
 
 WAITING_BYTES_MAX = 128 * 1024 * 1024
+_T = TypeVar("_T")
 SEARCHERS = 3
 GET_TIME_MAX_S = 10.0
 
@@ -84,6 +103,7 @@ class SqliteStore(Store):
     ) -> None:
         self._path = str(path)
         self._packer = Packer()
+        self._clock = clock
         try:
             create(Path(path))
             connection = (connect or open_writer)(self._path)
@@ -98,7 +118,7 @@ class SqliteStore(Store):
             connection,
             clock=clock,
             waiting_bytes_max=waiting_bytes_max,
-            followers=[Trainer(self._packer), *followers],
+            followers=[TraceFollower(), Trainer(self._packer), *followers],
         )
         self._points = Readers(self._path, "everyspan-point-reader", threads=1)
         self._searches = Readers(self._path, "everyspan-searcher", threads=SEARCHERS)
@@ -203,6 +223,64 @@ class SqliteStore(Store):
 
         result: bool = await self._writer.submit(write, ROW_BYTES)
         return result
+
+    async def list_traces(self, query: TraceQuery) -> TracePage:
+        return await self._query(lambda db: sqlite_trace_list.list_traces(db, query))
+
+    async def get_trace(self, account: str, key: bytes) -> Trace | None:
+        now_ns = self._clock.time_ns()
+        return await self._query(lambda db: sqlite_trace_list.get_trace(db, account, key, now_ns))
+
+    async def changed_traces(self, account: str, *, after: int, limit: int) -> list[Trace]:
+        return await self._query(
+            lambda db: sqlite_trace_list.changed_traces(db, account, after, limit)
+        )
+
+    async def trace_spans(
+        self,
+        account: str,
+        key: bytes,
+        *,
+        after: SpanPosition | None = None,
+        since: int = 0,
+        limit: int,
+    ) -> OutlinePage:
+        return await self._query(
+            lambda db: sqlite_trace_spans.outline(
+                db, account, key, after=after, since=since, limit=limit
+            )
+        )
+
+    async def trace_span(self, account: str, key: bytes, span_id: str) -> SpanRow | None:
+        return await self._query(lambda db: sqlite_trace_spans.get_span(db, account, key, span_id))
+
+    async def facet_values(
+        self, filter_: TraceFilter, facet: Facet, *, limit: int
+    ) -> list[FacetValue]:
+        return await self._query(
+            lambda db: sqlite_trace_list.facet_values(db, filter_, facet, limit)
+        )
+
+    async def series(self, filter_: TraceFilter, *, buckets: int) -> Series:
+        return await self._query(lambda db: sqlite_trace_list.series(db, filter_, buckets))
+
+    async def overview(
+        self,
+        account: str,
+        *,
+        from_ns: int | None,
+        to_ns: int | None,
+        group_by: SpanGroup,
+        limit: int,
+    ) -> Overview:
+        return await self._query(
+            lambda db: sqlite_trace_spans.overview(
+                db, account, from_ns=from_ns, to_ns=to_ns, group_by=group_by, limit=limit
+            )
+        )
+
+    async def _query(self, read: Callable[[apsw.Connection], _T]) -> _T:
+        return await self._searches.submit(lambda db, _deadline: read(db), QUERY_TIME_MAX_S)
 
     async def health(self) -> StoreHealth:
         def read(connection: apsw.Connection, _deadline: Deadline) -> tuple[int, int, int]:

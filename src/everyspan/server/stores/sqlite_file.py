@@ -48,6 +48,8 @@ def open_writer(path: str, *, vfs: str | None = None) -> apsw.Connection:
         connection.pragma("synchronous", "FULL")
         connection.pragma("cache_size", -64 * 1024)
         connection.pragma("wal_autocheckpoint", 4000)
+        # What undoes a savepoint; in files it would be written to the disk for nothing.
+        connection.pragma("temp_store", "memory")
         connection.pragma("journal_size_limit", 64 * 1024 * 1024)
     except BaseException:
         connection.close()

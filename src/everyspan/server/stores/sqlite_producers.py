@@ -14,6 +14,7 @@ import msgspec
 from everyspan.model.report import PartLosses, ProducerReport
 from everyspan.model.w3c import trace_hex
 from everyspan.server.producers import PRODUCERS_MAX, SILENT_NS_MAX, Loss, LossQuery, Producer
+from everyspan.server.stores.sqlite_traces import mark_due
 from everyspan.server.stores.sqlite_writer import Transaction
 
 _SEQ_SQL = "SELECT seq FROM producers WHERE account = ? AND id = ?"
@@ -79,6 +80,7 @@ def _put_losses(
         if losses == old:
             return
     connection.execute(_PUT_LOSSES_SQL, (*key, producer_id, now_ns, _encode(losses)))
+    mark_due(connection, [(account, otel_trace_id)])
 
 
 def merged(old: PartLosses, new: PartLosses) -> PartLosses:

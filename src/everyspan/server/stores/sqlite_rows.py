@@ -52,6 +52,8 @@ DERIVED_COLUMNS = (
     "aggregated",
     "error_type",
     "error_message",
+    "input_bytes",
+    "output_bytes",
 )
 """What follows from the row, to be filtered, sorted and summed by."""
 SELECT_ROW_SQL = (
@@ -62,6 +64,7 @@ _AGGREGATED: dict[UsageFrom | None, int] = {
     None: 0,
     "output.usage": 0,
     "metadata.usage": 1,
+    "metadata.cost_usd": 1,
     "metadata.aggregated_usage": 2,
 }
 
@@ -113,6 +116,8 @@ def to_values(row: SpanRow) -> tuple[Any, ...]:
         _AGGREGATED[facts.usage_from],
         facts.error_type,
         facts.error_message,
+        len(row.input or b""),
+        len(row.output or b""),
     )
 
 

@@ -14,6 +14,7 @@ import apsw
 
 from everyspan.errors import StoreError
 from everyspan.server.row import read_task_id
+from everyspan.server.stores import sqlite_traces
 from everyspan.server.stores.sqlite_file import (
     APPLICATION_ID,
     SCHEMA_VERSION,
@@ -31,8 +32,8 @@ from everyspan.server.stores.sqlite_rows import (
 
 # `seq` is the order of first arrival and never changes. `change` is the number of the transaction
 # that wrote the row last. `aggregated`: the token counts are 0 the call's own, 1 those of
-# `metadata.usage`, 2 of `metadata.aggregated_usage`. A dictionary's `seq` is how far the spans went
-# when it was trained.
+# `metadata.usage`, 2 of `metadata.aggregated_usage` (`model.usage.Kind`). A dictionary's `seq` is
+# how far the spans went when it was trained.
 #
 # `numbers` has the last `change` and `seq` given out, and how many spans were `deleted`: not to be
 # had from the spans, since the last of them may have been deleted. What follows commits keeps here
@@ -85,7 +86,9 @@ CREATE TABLE spans (
     output_tokens INTEGER,
     aggregated INTEGER NOT NULL,
     error_type TEXT,
-    error_message TEXT
+    error_message TEXT,
+    input_bytes INTEGER NOT NULL,
+    output_bytes INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE dictionaries (
     codec INTEGER PRIMARY KEY,
@@ -174,8 +177,8 @@ def prepare(connection: apsw.Connection, path: str) -> None:
     try:
         version = read_version(connection, path)
         if version == 0:
-            connection.execute(_TABLES)
-            connection.execute(_INDEXES)
+            _create_tables(connection)
+            _create_indexes(connection)
         elif version < SCHEMA_VERSION:
             _keep_copy(path, version)
             _migrate(connection, version)
@@ -187,6 +190,16 @@ def prepare(connection: apsw.Connection, path: str) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _create_tables(connection: apsw.Connection) -> None:
+    connection.execute(_TABLES)
+    connection.execute(sqlite_traces.TABLES)
+
+
+def _create_indexes(connection: apsw.Connection) -> None:
+    connection.execute(_INDEXES)
+    connection.execute(sqlite_traces.INDEXES)
 
 
 def _keep_copy(path: str, version: int) -> None:
@@ -216,11 +229,11 @@ def _migrate(connection: apsw.Connection, version: int) -> None:
         connection.create_scalar_function("task_id_in", _task_id_in, numargs=1)
         connection.execute(_TO_VERSION_2)
     connection.execute(_TO_VERSION_3)
-    connection.execute(_TABLES)
+    _create_tables(connection)
     for seq, change, *values in connection.execute(_READ_VERSION_2):
         connection.execute(INSERT_SQL, (seq, change, *to_values(from_values(tuple(values)))))
     connection.execute(_FROM_VERSION_2)
-    connection.execute(_INDEXES)
+    _create_indexes(connection)
 
 
 def _task_id_in(*values: Any) -> str | None:

@@ -14,10 +14,12 @@ from everyspan.server.stores.sqlite_rows import (
     ROW_COLUMNS,
     SELECT_ROW_SQL,
     from_values,
+    otel_trace_id,
     to_body,
     to_values,
 )
 from everyspan.server.stores.sqlite_schema import INSERT_SQL
+from everyspan.server.stores.sqlite_traces import mark_due
 from everyspan.server.stores.sqlite_writer import Transaction
 
 _SELECT_NUMBERED_SQL = SELECT_ROW_SQL.replace("SELECT ", "SELECT s.seq, ", 1)
@@ -91,6 +93,8 @@ def patch(
     if row.parent_id is not None and (row.trace_id, row.parent_id) != (old.trace_id, old.parent_id):
         identity = (row.trace_id, row.id)
         check_parents(connection, account, {identity: row}, {identity: 0}, foreign_parents=True)
+    if row.trace_id != old.trace_id:
+        mark_due(connection, [(account, otel_trace_id(old.trace_id))])
     _put(transaction, packer, row, seq)
     return row
 
