@@ -36,6 +36,14 @@ SGP = Destination("sgp", "https://spans.test", "acme", KEY, "SGP_API_KEY", "SGP_
 AGENTEX = Destination(
     "agentex", "http://agents.test", None, KEY, "AGENT_API_KEY", "AGENTEX_BASE_URL"
 )
+OTLP = Destination(
+    "otlp",
+    "http://traces.test/v1/traces",
+    None,
+    f"x-api-key={KEY}",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+)
 FOUND_NOTHING = b'{"items":[],"has_more":false}'
 
 
@@ -157,6 +165,8 @@ def test_half_of_the_credentials_are_found(
             "answers in 250ms: everyspan 9, takes key …cdef for account acme",
         ),
         (AGENTEX, {}, b"[]", "answers in 250ms: agentex spans API, takes key …cdef"),
+        (OTLP, {}, b"", "answers in 250ms: an OTLP endpoint, takes key …cdef"),
+        (OTLP, {"x_everyspan": "9"}, b"{}", "answers in 250ms: everyspan 9, takes key …cdef"),
     ],
 )
 def test_a_destination_that_takes_the_key_is_well(
@@ -187,6 +197,10 @@ def test_a_server_of_another_version_is_noted() -> None:
         (SGP, 200, b"<html>sign in", {}, "something else than spans", "SGP_CLIENT_BASE_URL"),
         (SGP, 200, b"[" * 200_000, {}, "something else than spans", "SGP_CLIENT_BASE_URL"),
         (AGENTEX, 200, b"{}", {}, "something else than spans", "AGENTEX_BASE_URL"),
+        (OTLP, 200, b"<html>sign in", {}, "something else than an OTLP endpoint", "OTLP_ENDPOINT"),
+        (OTLP, 404, b"", {}, "no OTLP endpoint there (404)", "/v1/traces at its end"),
+        (OTLP, 401, b"", {}, "refuses key …cdef (401)", "OTEL_EXPORTER_OTLP_HEADERS"),
+        (OTLP, 500, b"", {}, "the backend is in trouble (500); spans are rejected", "later"),
         (AGENTEX, 401, b"", {}, "refuses key …cdef (401)", "AGENT_API_KEY"),
         (AGENTEX, 403, b"", {}, "does not let key …cdef in", "AGENT_API_KEY"),
     ],
@@ -209,7 +223,7 @@ def test_a_destination_that_is_not_well_is_found(
 def test_what_a_backend_says_is_not_repeated() -> None:
     """G2: it may repeat the key."""
     for status in (200, 401, 403, 404, 500):
-        for destination in (OURS, SGP, AGENTEX):
+        for destination in (OURS, SGP, AGENTEX, OTLP):
             shown = str(visited(destination, status, f"no key {KEY}".encode()))
             assert KEY not in shown
 
@@ -233,6 +247,7 @@ def certificate_error() -> ssl.SSLCertVerificationError:
         (SGP, ConnectionRefusedError(), "nothing listens there", "start the server there"),
         (SGP, TimeoutError(), "no answer within 250ms", "EVERYSPAN_REQUEST_TIMEOUT_S"),
         (SGP, OSError("odd"), "cannot be reached: m", "SGP_CLIENT_BASE_URL"),
+        (OTLP, OSError("odd"), "cannot be reached: m", "gRPC"),
     ],
 )
 def test_why_a_destination_is_not_reached(

@@ -151,6 +151,24 @@ def test_agentex_is_tried_where_the_environment_names_it(
     assert {request.method for request in backend.requests} == {"GET"}
 
 
+def test_otlp_is_tried_where_the_environment_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """otlp:B2: an export of nothing, with the headers of the environment."""
+
+    def answer(request: Request) -> Answer:
+        return faults.ok() if request.headers.get("x-api-key") == KEY else faults.status(401)
+
+    with FaultServer(answer) as backend:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", backend.base_url)
+        (found,) = findings(doctor("--json"))
+        assert "asks for a key (401)" in found["said"]
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"x-api-key={KEY}")
+        assert findings(doctor("--json")) == []
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", backend.base_url)
+        (found,) = findings(doctor("--json"))
+        assert "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: /v1/traces at its end" in found["mend"]
+    assert backend.rows == {}
+
+
 def test_our_own_server_answers_every_question(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -547,6 +547,9 @@ def test_an_open_span_is_said_as_logfire_does() -> None:
     assert span.span_id.hex() not in ("b" * 16, "c" * 16, "0" * 16)
     assert span.end_time_unix_nano == span.start_time_unix_nano == T0_NS
     assert said(record) == span
+    told = attributes_of(start(UUID, parent_id="p"))
+    assert told["everyspan.parent_id"] == UUID
+    assert "everyspan.span_id" not in told
     root = attributes_of(start("b" * 16))
     assert root["logfire.pending_parent_id"] == "0" * 16
 

@@ -53,7 +53,7 @@ class Destination:
     """Where spans would go.
 
     Attributes:
-        kind: `everyspan`, `sgp` or `agentex`.
+        kind: `everyspan`, `sgp`, `agentex` or `otlp`.
         key_env: The variable that holds the key.
         address_env: The variable that holds the address.
     """
@@ -176,6 +176,8 @@ def _answer(destination: Destination, reply: Reply, version: str) -> tuple[State
             return State.FINDING, f"the server is failing ({status})", "see what it logs"
         other = "" if server == version else f", this is {version}"
         return State.NOTE if other else State.OK, f"everyspan {visible(server)}{other}", None
+    is_otlp = destination.kind == "otlp"
+    api = "OTLP endpoint" if is_otlp else "spans API"
     whose = shown_key(destination.key)
     if destination.account:
         whose += f" for account {visible(destination.account)}"
@@ -188,30 +190,41 @@ def _answer(destination: Destination, reply: Reply, version: str) -> tuple[State
             mend = "correct SGP_ACCOUNT_ID, or have the key let into that account"
         return State.FINDING, f"does not let {whose} in (403)", mend
     if 200 <= status < 300:
-        if not _is_what_was_asked(destination.kind, reply.body):
+        if not _is_what_was_asked(destination.kind, reply):
             return (
                 State.FINDING,
-                f"something else than spans ({status})",
+                f"something else than {'an OTLP endpoint' if is_otlp else 'spans'} ({status})",
                 f"correct {destination.address_env}; a proxy may stand between",
             )
-        kind = f"everyspan {visible(server)}" if server else f"{destination.kind} spans API"
+        kind = (
+            f"everyspan {visible(server)}"
+            if server
+            else f"{'an' if is_otlp else destination.kind} {api}"
+        )
         return State.OK, f"{kind}, takes {whose}", None
     if status == 429 or status >= 500:
+        then = (
+            "spans are rejected" if is_otlp and status == 500 else "spans wait and are tried again"
+        )
         return (
             State.FINDING,
-            f"the backend is in trouble ({status}); spans wait and are tried again",
+            f"the backend is in trouble ({status}); {then}",
             "look again later, or ask whoever runs it",
         )
+    path = "/v1/traces at its end" if is_otlp else "the address without a path"
     return (
         State.FINDING,
-        f"no spans API there ({status})",
-        f"correct {destination.address_env}: the address without a path, as a rule",
+        f"no {api} there ({status})",
+        f"correct {destination.address_env}: {path}, as a rule",
     )
 
 
-def _is_what_was_asked(kind: str, body: bytes) -> bool:
+def _is_what_was_asked(kind: str, reply: Reply) -> bool:
+    if kind == "otlp":
+        # It was sent nothing and has nothing to say, be it in protobuf or JSON.
+        return reply.body.strip() in (b"", b"{}")
     try:
-        answer = json.loads(body)
+        answer = json.loads(reply.body)
     except (ValueError, RecursionError):
         return False
     if kind == "agentex":
@@ -225,11 +238,14 @@ def _not_reached(visit: Visit) -> Check:
         why = _why(cause, visit)
         if why is not None:
             return Check(about, State.FINDING, *why)
+    mend = f"correct {visit.destination.address_env}, or see whether a proxy stands between"
+    if visit.destination.kind == "otlp":
+        mend += "; gRPC, which is on port 4317 as a rule, is not spoken"
     return Check(
         about,
         State.FINDING,
         f"cannot be reached: {visible(str(visit.error), chars_max=200)}",
-        f"correct {visit.destination.address_env}, or see whether a proxy stands between",
+        mend,
     )
 
 

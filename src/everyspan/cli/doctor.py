@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from everyspan.cli.diagnosis import Check, Destination, Visit
+    from everyspan.processors.otlp import OTLPTracingProcessor
     from everyspan.transport.reply import Reply
 
 LIBRARIES = ("gevent", "eventlet", "uvloop", "langchain-core")
@@ -119,12 +120,16 @@ def _destinations(
         AgentexAsyncTracingProcessor,
         AgentexTracingProcessorConfig,
     )
+    from everyspan.processors.otlp import OTLPTracingProcessor
     from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
 
     settings = load_settings()
     found: list[tuple[Destination, Probed]] = []
     for chosen in [endpoint] if endpoint is not None else pipeline.default_destinations():
         processor = pipeline.build(chosen, settings)
+        if isinstance(processor, OTLPTracingProcessor):
+            found.append((_otlp(processor, environment), processor))
+            continue
         assert isinstance(processor, SGPAsyncTracingProcessor)
         if isinstance(chosen, SGPTracingProcessorConfig):
             destination = Destination(
@@ -159,6 +164,23 @@ def _destinations(
         )
         found.append((destination, agentex))
     return found
+
+
+def _otlp(processor: OTLPTracingProcessor, environment: Environment) -> Destination:
+    """Return what the environment's OTLP endpoint is."""
+    from everyspan.cli.diagnosis import Destination
+
+    traces = "TRACES_" if environment.otlp_traces_endpoint else ""
+    own = "TRACES_" if environment.otlp_traces_headers else ""
+    return Destination(
+        "otlp",
+        processor.endpoint,
+        account=None,
+        # All headers: which of them is the key, only the endpoint knows.
+        key=environment.otlp_traces_headers or environment.otlp_headers,
+        key_env=f"OTEL_EXPORTER_OTLP_{own}HEADERS",
+        address_env=f"OTEL_EXPORTER_OTLP_{traces}ENDPOINT",
+    )
 
 
 async def _visit_all(destinations: Sequence[tuple[Destination, Probed]]) -> list[Visit]:

@@ -40,10 +40,13 @@ KEY_LENGTH_KEPT = 64
 TOOL_PREFIX = "tool:"
 """How the LangChain handler names the span of a tool."""
 
-_TYPES = frozenset(SpanType)
 _TOOL_OPERATIONS = frozenset({"tool", "execute_tool"})
 
 _TYPE = wire.key(OWN + "type")
+_SAID_TYPES: dict[str | None, bytes] = {
+    None: wire.text(_TYPE, SpanType.STANDALONE.encode()),
+    **{type_: wire.text(_TYPE, type_.encode()) for type_ in SpanType},
+}
 _TASK_ID = wire.key(OWN + "task_id")
 _GROUP_ID = wire.key(OWN + "group_id")
 _OBS = (wire.key(OWN + "obs_trace_id"), wire.key(OWN + "obs_span_id"))
@@ -53,6 +56,9 @@ _SPAN_TYPE = wire.key(OWN_DATA + SPAN_TYPE_KEY)
 _CONVERSATION = wire.key("gen_ai.conversation.id")
 _USER = wire.key("user.id")
 _OPERATION = wire.key("gen_ai.operation.name")
+_SAID_OPERATIONS: dict[str | None, bytes] = {
+    operation: wire.text(_OPERATION, name.encode()) for operation, name in GENAI_OPERATION.items()
+}
 _PROVIDER = wire.key("gen_ai.provider.name")
 _REQUEST_MODEL = wire.key("gen_ai.request.model")
 _RESPONSE_MODEL = wire.key("gen_ai.response.model")
@@ -68,12 +74,17 @@ _ARGUMENTS = wire.key("gen_ai.tool.call.arguments")
 _RESULT = wire.key("gen_ai.tool.call.result")
 _QUERY = wire.key("gen_ai.retrieval.query.text")
 _DOCUMENTS = wire.key("gen_ai.retrieval.documents")
-_INPUT = (wire.key("input.value"), wire.key("input.mime_type"))
-_OUTPUT = (wire.key("output.value"), wire.key("output.mime_type"))
+_VALUES = [
+    (
+        wire.key(f"{name}.value"),
+        wire.text(wire.key(f"{name}.mime_type"), b"application/json"),
+        wire.text(wire.key(f"{name}.mime_type"), b"text/plain"),
+    )
+    for name in ("input", "output")
+]
+"""Of input and output: the key of a payload as it is, and what says that it is JSON, or text."""
 _USAGE = [(names, wire.key(f"gen_ai.usage.{name}")) for names, name, _ in USAGE]
 _AGGREGATED = [(names, wire.key(f"gen_ai.aggregated_usage.{name}")) for names, name, _ in USAGE]
-
-_IS_JSON, _IS_TEXT = b"application/json", b"text/plain"
 
 
 def operation_of(record: SpanRecord, data: Members) -> str | None:
@@ -97,15 +108,14 @@ def about(record: SpanRecord, data: Members, *, name: str) -> list[bytes]:
         name: Of the destination, by which losses are told (P11).
     """
     type_ = record.type
-    if type_ in _TYPES:
-        attributes = [wire.text(_TYPE, type_.encode())]
-    elif type_ is None:
-        attributes = [wire.text(_TYPE, b"STANDALONE")]
+    said = _SAID_TYPES.get(type_)
+    if said is not None:
+        attributes = [said]
     else:
         # As towards the SGP API: a reader may know no others.
-        attributes = [wire.text(_TYPE, b"CUSTOM")]
+        attributes = [_SAID_TYPES[SpanType.CUSTOM]]
         if SPAN_TYPE_KEY not in data:
-            attributes.append(wire.text(_SPAN_TYPE, utf8(type_)))
+            attributes.append(wire.text(_SPAN_TYPE, utf8(str(type_))))
     if record.task_id is not None:
         attributes.append(wire.text(_TASK_ID, utf8(record.task_id)))
     if record.group_id is not None:
@@ -142,9 +152,8 @@ def work(
         openinference: Also say what OpenInference has a name for.
     """
     attributes = []
-    known = GENAI_OPERATION.get(operation or "")
-    if known is not None:
-        attributes.append(wire.text(_OPERATION, known.encode()))
+    if operation in _SAID_OPERATIONS:
+        attributes.append(_SAID_OPERATIONS[operation])
     usage, totals = _usage_of(record, data, operation)
     attributes += counts(usage, _USAGE)
     attributes += counts(totals, _AGGREGATED)
@@ -170,12 +179,16 @@ def work(
         attributes += text_of(_AGENT_NAME, data.get("__agent_name__")) or (
             [wire.text(_AGENT_NAME, utf8(agent_name))] if agent_name else []
         )
-    for words, names, payload in zip(
-        said, (_INPUT, _OUTPUT), (record.input, record.output), strict=True
+    for words, payload, (key, is_json, is_text) in zip(
+        said, (record.input, record.output), _VALUES, strict=True
     ):
         attributes += words
-        if openinference or not words:
-            attributes += _value(names, payload)
+        if payload is None or (words and not openinference):
+            continue
+        if payload[:1] == b'"':
+            attributes += (wire.text(key, unquoted(payload)), is_text)
+        else:
+            attributes += (wire.text(key, payload), is_json)
     if openinference:
         attributes += in_openinference(
             record,
@@ -221,7 +234,7 @@ def _model(data: Members) -> list[bytes]:
 def _messages(key: bytes, conversation: Conversation | None) -> list[bytes]:
     if conversation is None:
         return []
-    attributes = [wire.text(key, encode(conversation.messages))]
+    attributes = [wire.text(key, conversation.text)]
     if conversation.system is not None:
         attributes.append(wire.text(_SYSTEM, encode(conversation.system)))
     if conversation.tools is not None:
@@ -243,15 +256,6 @@ def _only(key: bytes, payload: bytes | None, name: str, *, kind: bytes) -> list[
     if members.keys() != {name} or members[name][:1] != kind:
         return []
     return [wire.text(key, unquoted(members[name]) if kind == b'"' else members[name])]
-
-
-def _value(names: tuple[bytes, bytes], payload: bytes | None) -> list[bytes]:
-    if payload is None:
-        return []
-    key, kind = names
-    if payload[:1] == b'"':
-        return [wire.text(key, unquoted(payload)), wire.text(kind, _IS_TEXT)]
-    return [wire.text(key, payload), wire.text(kind, _IS_JSON)]
 
 
 @functools.lru_cache(maxsize=1024)

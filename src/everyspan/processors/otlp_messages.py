@@ -10,7 +10,6 @@ already.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -18,7 +17,6 @@ import msgspec
 from everyspan.processors.otlp_values import members_of
 
 _decode = msgspec.json.Decoder().decode
-_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 ROLES = {
     "human": "user",
@@ -32,6 +30,8 @@ ROLES = {
 UNKNOWN_REASON = "unknown"
 """The conventions ask for a reason why the model stopped; many payloads have none."""
 
+_END_OF_ANSWER = b',"finish_reason":"%b"' % UNKNOWN_REASON.encode()
+
 _AROUND = frozenset({"messages", "system", "tools", "usage"})
 _ANSWER = frozenset({"role", "type", "content", "tool_calls", "usage", "finish_reason"})
 _CONSUMED = frozenset({"role", "content", "parts", "tool_calls", "tool_call_id", "finish_reason"})
@@ -39,56 +39,96 @@ _CONSUMED = frozenset({"role", "content", "parts", "tool_calls", "tool_call_id",
 Message = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """What a payload says: messages in `parts` form, and JSON of what stands beside them."""
+class _Plain(msgspec.Struct, forbid_unknown_fields=True):
+    """A message that says nothing but a text, as most do."""
 
-    messages: list[Message]
+    content: msgspec.Raw
+    role: str = ""
+    type: str = ""
+
+
+_decode_plain = msgspec.json.Decoder(list[_Plain]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Conversation(msgspec.Struct, frozen=True):
+    """What a payload says: messages in `parts` form as JSON, and what stands beside them."""
+
+    text: bytes
     system: list[Message] | None = None
     tools: bytes | None = None
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages, decoded anew at each reading."""
+        messages: list[Message] = _decode(self.text)
+        return messages
 
 
 def read_input(payload: bytes) -> Conversation | None:
     """Return the conversation that a model was given; None where the payload is none."""
-    return _read(payload)
+    return _read(payload, is_answer=False)
 
 
 def read_output(payload: bytes) -> Conversation | None:
-    """Return what a model answered; None where the payload is no answer."""
-    conversation = _read(payload) or _read_answer(payload)
-    if conversation is None or conversation.system or conversation.tools:
-        return None
-    for message in conversation.messages:
-        has_calls = any(part.get("type") == "tool_call" for part in message["parts"])
-        message.setdefault("finish_reason", "tool_call" if has_calls else UNKNOWN_REASON)
-    return conversation
+    """Return what a model answered, each message with a `finish_reason`; None where it is none."""
+    conversation = _read(payload, is_answer=True) or _read_answer(payload)
+    # Beside an answer these have no name.
+    return None if conversation and (conversation.system or conversation.tools) else conversation
 
 
-def _read(payload: bytes) -> Conversation | None:
-    try:
-        if payload[:1] == b"[":
-            return _conversation(_decode_items(payload), None, None)
+def _read(payload: bytes, *, is_answer: bool) -> Conversation | None:
+    system, tools, items = None, None, payload
+    if payload[:1] != b"[":
         members = members_of(payload)
         if "messages" not in members or not members.keys() <= _AROUND:
             return None
-        system = _parts(_decode(members["system"])) if "system" in members else None
-        if "system" in members and system is None:
-            return None
-        return _conversation(_decode_items(members["messages"]), system, members.get("tools"))
+        items, tools = members["messages"], members.get("tools")
+        if "system" in members:
+            try:
+                system = _parts(_decode(members["system"]))
+            except (msgspec.DecodeError, RecursionError):
+                return None
+            if system is None:
+                return None
+    text = _plain_messages(items, is_answer=is_answer) or _messages(items, is_answer=is_answer)
+    return None if text is None else Conversation(text, system, tools)
+
+
+def _plain_messages(items: bytes, *, is_answer: bool) -> bytes | None:
+    """Return plain messages in `parts` form without looking into their texts; None for others."""
+    end = _END_OF_ANSWER if is_answer else b""
+    messages = []
+    try:
+        for plain in _decode_plain(items):
+            role, content = ROLES.get(plain.role or plain.type), bytes(plain.content)
+            if role is None or (plain.role and plain.type) or content[:1] != b'"':
+                return None
+            parts = b"" if content == b'""' else b'{"type":"text","content":%b}' % content
+            messages.append(b'{"role":"%b","parts":[%b]%b}' % (role.encode(), parts, end))
     except (msgspec.DecodeError, RecursionError):
         return None
+    return b"[%b]" % b",".join(messages) if messages else None
 
 
-def _conversation(
-    items: list[msgspec.Raw], system: list[Message] | None, tools: bytes | None
-) -> Conversation | None:
+def _messages(items: bytes, *, is_answer: bool) -> bytes | None:
+    """Return messages of any known form in `parts` form."""
+    try:
+        raw = _decode(items)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if not isinstance(raw, list) or not raw:
+        return None
     messages = []
-    for item in items:
-        message = _message(_decode(item)) if bytes(item)[:1] == b"{" else None
+    for item in raw:
+        message = _message(item) if isinstance(item, dict) else None
         if message is None:
             return None
+        if is_answer:
+            has_calls = any(part.get("type") == "tool_call" for part in message["parts"])
+            message.setdefault("finish_reason", "tool_call" if has_calls else UNKNOWN_REASON)
         messages.append(message)
-    return Conversation(messages, system, tools) if messages else None
+    return _encode(messages)
 
 
 def _read_answer(payload: bytes) -> Conversation | None:
@@ -96,12 +136,10 @@ def _read_answer(payload: bytes) -> Conversation | None:
     members = members_of(payload)
     if not ("content" in members or "tool_calls" in members) or not members.keys() <= _ANSWER:
         return None
-    try:
-        answer = {name: _decode(value) for name, value in members.items() if name != "usage"}
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    message = _message({"role": "assistant"} | answer)
-    return None if message is None else Conversation([message])
+    said = {name: msgspec.Raw(value) for name, value in members.items() if name != "usage"}
+    item = _encode([{"role": "assistant"} | said])
+    text = _plain_messages(item, is_answer=True) or _messages(item, is_answer=True)
+    return None if text is None else Conversation(text)
 
 
 def _message(raw: Message) -> Message | None:

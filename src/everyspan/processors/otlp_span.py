@@ -83,13 +83,15 @@ class SpanEncoder:
     def _encode(self, record: SpanRecord, *, is_truncated: bool) -> bytes:
         trace, own = _hex(_trace_hex, record.trace_id), _hex(_span_hex, record.id)
         above = _hex(_span_hex, record.parent_id) if record.parent_id else ""
+        told: list[tuple[bytes, str, str]] = [(_TRACE_ID, record.trace_id, trace)]
+        if record.is_end:
+            told += [(_SPAN_ID, record.id, own), (_PARENT_ID, record.parent_id or "", above)]
+        else:
+            # What tells of an open span is below it, and has an id that nobody gave it.
+            told.append((_PARENT_ID, record.id, own))
         attributes = [
             wire.text(key, utf8(id))
-            for key, id, digits in (
-                (_TRACE_ID, record.trace_id, trace),
-                (_SPAN_ID, record.id, own),
-                (_PARENT_ID, record.parent_id or "", above),
-            )
+            for key, id, digits in told
             # Cut, it would derive to other bytes, and not be believed (`otlp:F1`).
             if id != digits and len(id) <= NAME_LENGTH_MAX
         ]

@@ -47,9 +47,11 @@ def key(name: str) -> bytes:
 
 def text(key: bytes, value: bytes) -> bytes:
     """Return the KeyValue of a text."""
-    size = varint(len(value))
-    inner = 1 + len(size) + len(value)
-    return b"%b\x12%b\x0a%b%b" % (key, varint(inner), size, value)
+    length = len(value)
+    if length < 126:
+        return b"%b\x12%b\x0a%b%b" % (key, _SMALL[length + 2], _SMALL[length], value)
+    size = varint(length)
+    return b"%b\x12%b\x0a%b%b" % (key, varint(1 + len(size) + length), size, value)
 
 
 def number(key: bytes, value: int) -> bytes:
@@ -115,8 +117,9 @@ def span(
         b"\x39" + _fixed64(start_ns) if start_ns else b"",
         b"\x41" + _fixed64(end_ns) if end_ns else b"",
     ]
-    for attribute in attributes:
-        parts += (b"\x4a", varint(len(attribute)), attribute)
+    for each in attributes:
+        length = len(each)
+        parts += (b"\x4a", _SMALL[length] if length < 128 else varint(length), each)
     for each in events:
         parts.append(_field(b"\x5a", each))
     if status:
@@ -137,9 +140,14 @@ def scope(*, name: bytes, version: bytes) -> bytes:
 
 def request(*, resource: bytes, scope: bytes, spans: Iterable[bytes]) -> bytes:
     """Return an ExportTraceServiceRequest of spans of one resource and scope."""
-    scope_spans = b"".join([_field(b"\x0a", scope), *[_field(b"\x12", each) for each in spans]])
-    resource_spans = _field(b"\x0a", resource) + _field(b"\x12", scope_spans)
-    return _field(b"\x0a", resource_spans)
+    parts = [b"", _field(b"\x0a", scope)]
+    for each in spans:
+        parts += (b"\x12", varint(len(each)), each)
+    # What is around the spans ends before them: they are copied once.
+    scope_size = sum(map(len, parts))
+    inner = _field(b"\x0a", resource) + b"\x12" + varint(scope_size)
+    parts[0] = b"\x0a%b%b" % (varint(len(inner) + scope_size), inner)
+    return b"".join(parts)
 
 
 def _field(tag: bytes, message: bytes) -> bytes:
