@@ -253,3 +253,19 @@ def test_a_terminal_is_sent_no_escapes(server: str, monkeypatch: pytest.MonkeyPa
     output = doctor("--endpoint", server).output
     assert "\x1b" not in output
     assert "a\\x1b[2Jb" in output
+
+
+def test_it_looks_at_a_server(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real requests; what they mean is tests/cli/test_server_diagnosis.py's."""
+    result = doctor("--server", server)
+    assert result.exit_code == 0, result.output
+    for line in ("✓ ready", "the server asks for none", "✓ store  "):
+        assert line in result.stdout
+    monkeypatch.setenv("EVERYSPAN_ENDPOINT", server)
+    report = json.loads(doctor("--server", "--json").stdout)
+    assert report["server"] == server
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    (gone,) = findings(doctor("--server", f"http://127.0.0.1:{port}", "--json"))
+    assert "nothing listens there" in gone["said"]
+    assert doctor("--server", server, "--endpoint", server).exit_code == 2

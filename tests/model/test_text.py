@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everyspan.model.text import age, duration, plural, visible
+from everyspan.model.text import age, byte_size, duration, plural, visible
 
 
 @given(st.text(st.characters(codec=None)))
@@ -77,3 +77,18 @@ def test_ages_are_coarse(seconds: float, shown: str) -> None:
 def test_plurals() -> None:
     """STYLE: figures are for people."""
     assert [plural(n, "span") for n in (0, 1, 1204)] == ["0 spans", "1 span", "1,204 spans"]
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.00 KiB"),
+        (1023 * 1024, "1.00 MiB"),
+        (812 * 1024**2, "812 MiB"),
+        (3 * 1024**5, "3072 TiB"),
+    ],
+)
+def test_sizes_keep_three_digits(count: int, shown: str) -> None:
+    assert byte_size(count) == shown

@@ -59,18 +59,28 @@ class Probed(Protocol):
     metavar="URL",
     help="Look at this everyspan server instead of what the environment names.",
 )
+@click.option(
+    "--server",
+    metavar="[URL]",
+    is_flag=False,
+    flag_value="",
+    help="Look at a trace server instead of an agent's settings. Default: EVERYSPAN_ENDPOINT, else "
+    "http://127.0.0.1:5003.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def doctor(endpoint: str | None, as_json: bool) -> None:
+def doctor(endpoint: str | None, server: str | None, as_json: bool) -> None:
     """Say what an agent started here would do, and what is in its way.
 
     Shows the settings in force and where each came from, tries every destination without sending a
-    span, and shows of a key its last four characters at most. Exit code 1 on a finding, each of
-    which says how to mend it.
+    span, and shows of a key its last four characters at most. With --server it looks at a trace
+    server, with the key in SGP_API_KEY: whether it is ready, what the key may, its disk, its clock,
+    what stands in between. Exit code 1 on a finding, each of which says how to mend it.
 
     \b
     Example:
       everyspan doctor
       everyspan doctor --endpoint http://127.0.0.1:5004
+      everyspan doctor --server
       everyspan doctor --json | jq '.checks[] | select(.state == "finding")'
     """
     from everyspan.cli.diagnosis import (
@@ -82,6 +92,11 @@ def doctor(endpoint: str | None, as_json: bool) -> None:
         check_visit,
     )
 
+    if server is not None:
+        if endpoint is not None:
+            raise click.UsageError("--server and --endpoint look at different things: give one")
+        _doctor_server(server, as_json)
+        return
     if endpoint is not None:
         check_address(endpoint, "--endpoint")
     version = importlib.metadata.version("everyspan")
@@ -106,6 +121,34 @@ def doctor(endpoint: str | None, as_json: bool) -> None:
         print_json(_report_json(version, resolved, visits, checks))
     else:
         print_text(_report(version, resolved, checks, findings))
+    if findings:
+        raise SystemExit(1)
+
+
+def _doctor_server(url: str, as_json: bool) -> None:
+    """Look at a trace server."""
+    from rich.text import Text
+
+    from everyspan.cli.connection import DEFAULT_URL
+    from everyspan.cli.diagnosis import State, check_proxy
+    from everyspan.cli.server_diagnosis import check_server
+    from everyspan.cli.server_visit import see_server
+
+    environment = load_environment()
+    url = (url or environment.endpoint or DEFAULT_URL).rstrip("/")
+    check_address(url, "--server")
+    seen = see_server(url, environment)
+    checks = [
+        *check_server(seen, version=importlib.metadata.version("everyspan")),
+        *check_proxy(seen.destination, _proxy_to(url)),
+    ]
+    findings = sum(check.state == State.FINDING for check in checks)
+    if as_json:
+        print_json({"server": url, "checks": [asdict(check) for check in checks]})
+    else:
+        text = Text()
+        _append_checks(text, checks, findings)
+        print_text(text)
     if findings:
         raise SystemExit(1)
 
@@ -256,7 +299,6 @@ def _report(
     from rich.text import Text
 
     from everyspan.cli.diagnosis import shown_value
-    from everyspan.model.text import plural
 
     text = Text()
     text.append(f"everyspan {version}", "bold").append(f", {_python()}\n\nSettings\n")
@@ -269,7 +311,15 @@ def _report(
             f"{'default' if is_default else 'environment'}\n",
             "dim" if is_default else "",
         )
-    text.append("\nChecks\n")
+    text.append("\n")
+    _append_checks(text, checks, findings)
+    return text
+
+
+def _append_checks(text: Text, checks: Sequence[Check], findings: int) -> None:
+    from everyspan.model.text import plural
+
+    text.append("Checks\n")
     for check in checks:
         sign, style = SIGNS[check.state]
         text.append(f"  {sign} ", style).append(check.about, "bold").append(f"  {check.said}\n")
@@ -277,7 +327,6 @@ def _report(
             text.append(f"      {check.mend}\n")
     verdict = plural(findings, "finding") if findings else "Nothing is in the way."
     text.append(f"\n{verdict}", "bold")
-    return text
 
 
 def _report_json(

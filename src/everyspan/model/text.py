@@ -12,6 +12,8 @@ _SHOWN_AS = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 # Control, format (bidi, zero width), surrogate, private use, unassigned, line and paragraph ends.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
+_BINARY_UNITS = ("KiB", "MiB", "GiB", "TiB")
+
 
 def visible(text: str, *, chars_max: int | None = None) -> str:
     """Return `text` safe to print on one line, cut to `chars_max` with an ellipsis (X1)."""
@@ -69,3 +71,13 @@ def _three_digits(value: float) -> str:
 def plural(count: int, noun: str) -> str:
     """Return `1 span`, `1,204 spans`."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def byte_size(count: int) -> str:
+    """Return an amount of memory for people: `512 B`, `9.1 KiB`, `812 MiB`, `1.20 GiB`."""
+    if count < 1024:
+        return f"{count} B"
+    power = 1
+    while count >= 999.5 * 1024**power and power < len(_BINARY_UNITS):
+        power += 1
+    return f"{_three_digits(count / 1024**power)} {_BINARY_UNITS[power - 1]}"
