@@ -143,12 +143,13 @@ def test_every_filter_the_client_has_is_taken_or_refused_by_name(client: SGPClie
         "obs_span_ids": ["0" * 16],
         "obs_trace_ids": ["0" * 32],
         "parent_ids": ["x"],
+        "search_texts": ["nowhere"],
+        "assessment_types": ["comment"],
     }
     for name, value in none.items():
         assert list(client.spans.search(**{name: value})) == [], name
     refused: dict[str, Any] = {
         "search_texts": ["x"],
-        "assessment_types": ["comment"],
         "x_project_id": "p",
         "obs_span_ids": ["X"],
     }
@@ -156,6 +157,72 @@ def test_every_filter_the_client_has_is_taken_or_refused_by_name(client: SGPClie
         with pytest.raises(UnprocessableEntityError) as error:
             client.spans.search(**{name: value})
         assert name.replace("x_project_id", "x-project-id") in str(error.value)
+
+
+def test_searches_text(client: SGPClient) -> None:
+    """`sgp` §7, text search, with a term of each kind."""
+    trace_id = new_id()
+    client.spans.upsert_batch(
+        items=[
+            item(0, input={"q": "The red\nfox"}),
+            item(1, output={"a": "a red-fox_1"}, metadata={"größe": 1}),
+            item(2, trace_id=trace_id, input={"q": "reds"}),
+        ]
+    )
+    for terms, ids in [
+        (["RED"], ["s00", "s01"]),
+        (["red fox"], ["s00"]),
+        (['"d-fox_1"'], ["s01"]),
+        (["ed-f", "Größe"], ["s01"]),
+        (["pan 2"], ["s02"]),
+        (["red fox", trace_id], ["s00", "s02"]),
+        (["red", "reds"], []),
+    ]:
+        assert [span.id for span in client.spans.search(search_texts=terms)] == ids
+    pages = client.spans.search(search_texts=["span"], limit=1)
+    assert [span.id for span in pages] == ["s00", "s01", "s02"]
+
+
+def test_assessments_are_made_read_changed_and_deleted(client: SGPClient) -> None:
+    """`sgp` §10.1, §8: all calls there are."""
+    client.spans.upsert_batch(items=[item(0), item(1, parent_id="s00")])
+    assessments = client.span_assessments
+    made = [
+        assessments.create(assessment_type="comment", trace_id="t", comment="good"),
+        assessments.create(assessment_type="rating", trace_id="t", span_id="s01", rating=4),
+        assessments.create(assessment_type="approval", trace_id="t", approval="approved"),
+        assessments.create(assessment_type="rubric", trace_id="t", rubric={"tone": "kind"}),
+        assessments.create(assessment_type="metadata", trace_id="t", metadata={"a": [1]}),
+        assessments.create(
+            assessment_type="overwrite", trace_id="t", overwrite={"a": 42}, comment="why"
+        ),
+    ]
+    assert [each.span_id for each in made] == ["s00", "s01", *["s00"] * 4]
+    assert all(assessments.retrieve(each.assessment_id) == each for each in made)
+    assert assessments.list(trace_id="t").items == made
+    assert assessments.list(span_id="s01").items == [made[1]]
+    assert assessments.list(trace_id="t", assessment_type="rubric").items == [made[3]]
+    found = client.spans.search(assessment_types=["rating", "approval"])
+    assert [span.id for span in found] == ["s00", "s01"]
+
+    changed = assessments.update(made[1].assessment_id, rating=5, comment="better")
+    assert (changed.rating, changed.comment, changed.span_id) == (5, "better", "s01")
+    assert assessments.retrieve(changed.assessment_id) == changed
+    with pytest.raises(UnprocessableEntityError):
+        assessments.update(changed.assessment_id, approval="rejected")
+    with pytest.raises(ConflictError) as conflict:
+        assessments.create(assessment_type="overwrite", trace_id="t", overwrite={"a": 43})
+    assert conflict.value.response.request.headers["x-stainless-retry-count"] == "0"
+    with pytest.raises(BadRequestError):
+        assessments.list()
+    with pytest.raises(NotFoundError):
+        assessments.create(assessment_type="comment", trace_id="nowhere", comment="x")
+
+    deleted = assessments.delete(made[5].assessment_id)
+    assert (deleted.id, deleted.deleted) == (made[5].assessment_id, True)
+    with pytest.raises(NotFoundError):
+        assessments.retrieve(made[5].assessment_id)
+    assert len(assessments.list(trace_id="t").items) == 5
 
 
 def test_updates_what_is_given(client: SGPClient) -> None:

@@ -294,7 +294,7 @@ BAD_SEARCHES: list[tuple[dict[str, str], Any, list[str | int], int]] = [
     ({}, {"search_texts": ['""']}, ["body", "search_texts", 0], 422),
     ({}, {"search_texts": [5]}, ["body", "search_texts", 0], 422),
     ({}, {"search_texts": ["ok"] * 11}, ["body", "search_texts"], 422),
-    ({}, {"assessment_types": ["comment"]}, ["body", "assessment_types"], 422),
+    ({}, {"assessment_types": ["comment", "x"]}, ["body", "assessment_types", 1], 422),
     ({}, {"obs_trace_ids": ["a" * 32, "b"]}, ["body", "obs_trace_ids", 1], 422),
     ({}, {"spans": [{"trace_id": "t"}]}, ["body", "spans", 0, "span_id"], 422),
     ({}, {"min_duration_ms": -1}, ["body", "min_duration_ms"], 422),

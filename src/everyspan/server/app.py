@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import BaseRoute, Mount, Router
+from starlette.routing import Mount, Router
 
 from everyspan.errors import RequestError, StoreError
 from everyspan.server.agentex_agents import agentex_agents_routes
@@ -32,6 +32,7 @@ from everyspan.server.metrics import Metrics
 from everyspan.server.otlp_refusals import Refusals
 from everyspan.server.otlp_routes import otlp_routes
 from everyspan.server.session_routes import session_routes
+from everyspan.server.sgp_assessments import assessment_routes
 from everyspan.server.sgp_routes import sgp_routes
 from everyspan.server.stores.base import Store
 
@@ -66,7 +67,7 @@ def create_app(store: Store, hosts: Hosts | None = None, *, must_ask_key: bool =
         return Ingest(store, metrics, protocol)
 
     agentex = [*agentex_routes(store, ingest("agentex"), bodies), *agentex_agents_routes(bodies)]
-    sgp: list[BaseRoute] = sgp_routes(store, ingest("sgp"), bodies)
+    sgp = [*sgp_routes(store, ingest("sgp"), bodies), *assessment_routes(store, bodies)]
     # The SGP client's environment `local` asks under /public (`sgp` §1).
     public = Mount("/public", Router(sgp, redirect_slashes=False))
     routes = Router(

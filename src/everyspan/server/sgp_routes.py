@@ -13,8 +13,8 @@ from everyspan.server import sgp_reply, sgp_search, sgp_spans
 from everyspan.server.account import account_of
 from everyspan.server.body import Bodies
 from everyspan.server.ingest import Ingest
-from everyspan.server.problem import Detail, InvalidRequestError
 from everyspan.server.row import SpanRow
+from everyspan.server.sgp_project import refuse_project
 from everyspan.server.stores.base import Store
 
 RETURN_MINIMAL = "return=minimal"
@@ -76,13 +76,7 @@ class _Spans:
 
     async def search(self, request: Request) -> Response:
         """POST /v5/spans/search: one page of the spans that match."""
-        if "x-project-id" in request.headers:
-            detail = Detail(
-                ("header", "x-project-id"),
-                "this server knows no projects",
-                "unsupported",
-            )
-            raise InvalidRequestError(422, [detail])
+        refuse_project(request)
         async with self._bodies.read(request) as body:
             query = sgp_search.decode_search(body, request.query_params, account_of(request))
         takes_partial = sgp_search.reads_partial_results(request.query_params)

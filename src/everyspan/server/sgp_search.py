@@ -14,6 +14,7 @@ import msgspec
 from everyspan.errors import RequestError
 from everyspan.model.span import TASK_ID_KEY
 from everyspan.server import json_text
+from everyspan.server.assessments import AssessmentType
 from everyspan.server.checks import ERRORS_MAX, is_hex
 from everyspan.server.json_body import decode_json
 from everyspan.server.problem import Detail, InvalidRequestError
@@ -63,7 +64,7 @@ class _Search(msgspec.Struct, forbid_unknown_fields=True):
     min_duration_ms: int | None = None
     max_duration_ms: int | None = None
     extra_metadata: dict[str, Any] | None = None
-    assessment_types: list[Any] | None = None
+    assessment_types: list[AssessmentType] | None = None
     search_texts: list[str] | None = None
 
 
@@ -82,9 +83,6 @@ def decode_search(body: bytes, params: Mapping[str, str], account: str) -> Searc
     filters = decode_json(_decode_search, body) if body.strip() else _Search()
     errors: list[Detail] = []
 
-    if filters.assessment_types:
-        message = "this filter is not supported by this server"
-        errors.append(Detail(("body", "assessment_types"), message, "unsupported"))
     texts = _texts(filters.search_texts or [], errors)
     ids = 0
     for name, values in msgspec.structs.asdict(filters).items():
@@ -154,6 +152,7 @@ def decode_search(body: bytes, params: Mapping[str, str], account: str) -> Searc
         max_duration_ns=_ms_to_ns(filters.max_duration_ms),
         task_ids=task_ids,
         metadata=tuple(metadata),
+        assessment_types=tuple(dict.fromkeys(filters.assessment_types or ())),
         texts=texts,
     )
 

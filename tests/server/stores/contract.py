@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from everyspan.errors import RequestError
+from everyspan.server.assessments import Author, Change, Content, Draft
 from everyspan.server.keys import make_key
 from everyspan.server.merge import merge
 from everyspan.server.patch import SpanPatch
@@ -764,3 +765,63 @@ class StoreContract:
         await asyncio.gather(*[store.add_key(session) for session in made])
         left = {each.id for each in await store.keys()}
         assert left == {key.id, *(session.id for session in made[2:])}
+
+    # -- Assessments
+
+    async def test_assessments_follow_their_span(self, store: Store) -> None:
+        """`sgp` §8: into another trace, too."""
+        await store.upsert([make_row(id="s"), make_row(id="s", trace_id="u"), make_row(id="x")])
+        author = Author("ann", may_all=False)
+        content = Content(comment="c", metadata=b'{"n": 1e400}')
+        draft = Draft(type="metadata", trace_id="t", span_id="s", content=content)
+        made = await store.add_assessment("a", draft, author)
+        assert (made.trace_id, made.span_id, made.created_by) == ("t", "s", "ann")
+        assert (made.content, made.created_ns) == (content, made.updated_ns)
+        assert await store.assessment("a", made.id) == made
+        assert await store.assessment("b", made.id) is None
+        assert await ids(store, assessment_types=("metadata", "comment")) == ["s"]
+        assert await ids(store, assessment_types=("comment",)) == []
+        await store.patch("a", "s", SpanPatch(trace_id="t", name="still there"))
+        moved = await store.patch("a", "s", SpanPatch(trace_id="t2"))
+        assert moved is not None
+        there = [await store.assessments("a", trace_id=trace) for trace in ("t", "u", "t2")]
+        assert sorted(map(len, there)) == [0, 0, 1]
+        (listed,) = await store.assessments("a", span_id="s")
+        assert listed == msgspec.structs.replace(made, trace_id=listed.trace_id)
+
+    async def test_assessments_are_changed_by_their_author_alone(self, store: Store) -> None:
+        """`sgp` §8."""
+        await store.upsert([make_row(id="s")])
+        ann, bob = Author("ann", may_all=False), Author("bob", may_all=False)
+        draft = Draft(type="comment", trace_id="t", span_id=None, content=Content(comment="1"))
+        made = await store.add_assessment("a", draft, ann)
+        change = Change(type=None, content=Content(comment="2"))
+        for refused in (
+            store.change_assessment("a", made.id, change, bob),
+            store.delete_assessment("a", made.id, bob),
+        ):
+            with pytest.raises(RequestError) as error:
+                await refused
+            assert error.value.status == 403
+        new = await store.change_assessment("a", made.id, change, ann)
+        assert new == await store.assessment("a", made.id)
+        assert new is not None
+        assert new.content.comment == "2"
+        assert await store.change_assessment("b", made.id, change, ann) is None
+        assert not await store.delete_assessment("b", made.id, ann)
+        assert await store.delete_assessment("a", made.id, Author("root", may_all=True))
+        assert not await store.delete_assessment("a", made.id, ann)
+        assert await store.assessments("a", trace_id="t") == []
+
+    async def test_of_two_overwrites_at_once_one_is_kept(self, store: Store) -> None:
+        """`sgp` §8."""
+        await store.upsert([make_row(id="s")])
+        content = Content(overwrite=b'{"a":1}')
+        draft = Draft(type="overwrite", trace_id="t", span_id="s", content=content)
+        results = await asyncio.gather(
+            *(store.add_assessment("a", draft, Author("ann", may_all=False)) for _ in range(5)),
+            return_exceptions=True,
+        )
+        statuses = [each.status for each in results if isinstance(each, RequestError)]
+        assert statuses == [409] * 4
+        assert len(await store.assessments("a", span_id="s")) == 1

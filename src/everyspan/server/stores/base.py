@@ -19,6 +19,7 @@ from typing import Any, Literal
 import msgspec
 
 from everyspan.model.report import ProducerReport
+from everyspan.server.assessments import Assessment, AssessmentType, Author, Change, Draft
 from everyspan.server.keys import Key
 from everyspan.server.patch import SpanPatch
 from everyspan.server.producers import Loss, LossQuery, Producer
@@ -91,6 +92,8 @@ class SearchQuery(msgspec.Struct, kw_only=True, frozen=True):
     max_duration_ns: int | None = None
     metadata: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     """Key and the values of which it must deeply equal one."""
+    assessment_types: tuple[AssessmentType, ...] = ()
+    """The span has an assessment of one of these."""
     texts: Texts = Texts()
     """What the text of a span must hold; see `terms`. Without terms and traces: nothing."""
     bytes_max: int = 32 * 1024 * 1024
@@ -230,6 +233,56 @@ class Store(ABC):
         Raises:
             RequestError: 400 RESULT_TOO_LARGE or QUERY_TOO_BROAD; the page is over a budget.
             StoreBusyError: Come back later.
+        """
+
+    @abstractmethod
+    async def add_assessment(self, account: str, draft: Draft, author: Author) -> Assessment:
+        """Keep a new assessment.
+
+        Raises:
+            RequestError: 404; no such span, or the trace has no root. 409; the span has an
+                overwrite. 422; the span has too many.
+            StoreBusyError: Come back later; nothing was stored.
+        """
+
+    @abstractmethod
+    async def assessment(self, account: str, assessment_id: str) -> Assessment | None:
+        """Return one assessment."""
+
+    @abstractmethod
+    async def assessments(
+        self,
+        account: str,
+        *,
+        span_id: str | None = None,
+        trace_id: str | None = None,
+        kind: AssessmentType | None = None,
+    ) -> list[Assessment]:
+        """Return those of the spans with an id, or of a trace, the oldest first.
+
+        Raises:
+            RequestError: 400 RESULT_TOO_LARGE.
+            StoreBusyError: Come back later.
+        """
+
+    @abstractmethod
+    async def change_assessment(
+        self, account: str, assessment_id: str, change: Change, author: Author
+    ) -> Assessment | None:
+        """Change fields of an assessment in one transaction; None if there is none.
+
+        Raises:
+            RequestError: 403; it is another's. 409; the span has an overwrite. 422; see `changed`.
+            StoreBusyError: Come back later; nothing was stored.
+        """
+
+    @abstractmethod
+    async def delete_assessment(self, account: str, assessment_id: str, author: Author) -> bool:
+        """Delete an assessment for good; False if there is none.
+
+        Raises:
+            RequestError: 403; it is another's.
+            StoreBusyError: Come back later; nothing was deleted.
         """
 
     @abstractmethod

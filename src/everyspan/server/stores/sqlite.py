@@ -21,11 +21,13 @@ import apsw
 from everyspan.clock import SYSTEM_CLOCK, Clock
 from everyspan.errors import StoreError
 from everyspan.model.report import ProducerReport
+from everyspan.server.assessments import Assessment, AssessmentType, Author, Change, Draft
 from everyspan.server.keys import Key
 from everyspan.server.patch import SpanPatch
 from everyspan.server.producers import Loss, LossQuery, Producer
 from everyspan.server.row import SpanRow
 from everyspan.server.stores import (
+    sqlite_assessments,
     sqlite_keys,
     sqlite_list,
     sqlite_producers,
@@ -176,6 +178,50 @@ class SqliteStore(Store):
             return sqlite_list.list_spans(connection, query)
 
         return await self._searches.submit(read, query.time_max_s)
+
+    async def add_assessment(self, account: str, draft: Draft, author: Author) -> Assessment:
+        def write(transaction: Transaction) -> Assessment:
+            return sqlite_assessments.add(transaction, account, draft, author)
+
+        made: Assessment = await self._writer.submit(write, ROW_BYTES)
+        return made
+
+    async def assessment(self, account: str, assessment_id: str) -> Assessment | None:
+        def read(connection: apsw.Connection, _deadline: Deadline) -> Assessment | None:
+            return sqlite_assessments.get(connection, account, assessment_id)
+
+        return await self._points.submit(read, GET_TIME_MAX_S)
+
+    async def assessments(
+        self,
+        account: str,
+        *,
+        span_id: str | None = None,
+        trace_id: str | None = None,
+        kind: AssessmentType | None = None,
+    ) -> list[Assessment]:
+        def read(connection: apsw.Connection, _deadline: Deadline) -> list[Assessment]:
+            return sqlite_assessments.list_(
+                connection, account, span_id=span_id, trace_id=trace_id, kind=kind
+            )
+
+        return await self._searches.submit(read, GET_TIME_MAX_S)
+
+    async def change_assessment(
+        self, account: str, assessment_id: str, change: Change, author: Author
+    ) -> Assessment | None:
+        def write(transaction: Transaction) -> Assessment | None:
+            return sqlite_assessments.update(transaction, account, assessment_id, change, author)
+
+        new: Assessment | None = await self._writer.submit(write, ROW_BYTES)
+        return new
+
+    async def delete_assessment(self, account: str, assessment_id: str, author: Author) -> bool:
+        def write(transaction: Transaction) -> bool:
+            return sqlite_assessments.delete(transaction, account, assessment_id, author)
+
+        is_deleted: bool = await self._writer.submit(write, ROW_BYTES)
+        return is_deleted
 
     async def put_report(self, account: str, producer_id: str, report: ProducerReport) -> bool:
         def write(transaction: Transaction) -> bool:

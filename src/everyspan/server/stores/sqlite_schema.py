@@ -90,6 +90,23 @@ CREATE TABLE spans (
     input_bytes INTEGER NOT NULL,
     output_bytes INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE assessments (
+    account TEXT NOT NULL,
+    id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    content TEXT NOT NULL,
+    created_by TEXT NOT NULL,
+    created_ns INTEGER NOT NULL,
+    updated_ns INTEGER NOT NULL,
+    PRIMARY KEY (account, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX assessments_by_span ON assessments (seq, type);
+CREATE INDEX assessments_by_type ON assessments (account, type, seq);
+CREATE UNIQUE INDEX one_overwrite ON assessments (seq) WHERE type = 'overwrite';
+CREATE TRIGGER assessments_go_with_spans AFTER DELETE ON spans BEGIN
+    DELETE FROM assessments WHERE seq = old.seq;
+END;
 CREATE TABLE dictionaries (
     codec INTEGER PRIMARY KEY,
     seq INTEGER NOT NULL,

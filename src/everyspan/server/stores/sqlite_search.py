@@ -176,7 +176,7 @@ class _Search:
         found: list[_Found] = []
         try:
             if self._candidates is None:
-                sql, parameters = self._ordered(position, self._source())
+                sql, parameters = self._ordered(position, *self._filters.source)
                 for values in self._connection.execute(f"{sql} LIMIT ?", [*parameters, count]):
                     found.append(values)
             else:
@@ -186,14 +186,18 @@ class _Search:
             return found, "time"
         return found, None
 
-    def _source(self) -> str:
-        return f"spans s INDEXED BY {self._filters.index}"
+    def _ordered(
+        self, position: Position | None, source: str, bound: list[Any]
+    ) -> tuple[str, list[Any]]:
+        """Return SQL for what lies beyond `position` and passes all filters but that of text.
 
-    def _ordered(self, position: Position | None, source: str) -> tuple[str, list[Any]]:
-        """Return SQL for what lies beyond `position` and passes all filters but that of text."""
+        Args:
+            source: What follows FROM.
+            bound: Its parameters.
+        """
         # Backward pages walk the order in reverse, so that LIMIT keeps the nearest rows.
         falling = self._query.descending != self._backward
-        where, parameters = self._filters.sql, list(self._filters.parameters)
+        where, parameters = self._filters.sql, [*bound, *self._filters.parameters]
         if position is not None:
             where += f" AND ({self._sort}, s.trace_id, s.id) {'<' if falling else '>'} (?, ?, ?)"
             parameters += [position.value, position.trace_id, position.id]
@@ -211,12 +215,12 @@ class _Search:
         self._through = position
         seqs = self._all_candidates(candidates)
         if seqs is None:
-            sql, parameters = self._ordered(position, self._source())
+            sql, parameters = self._ordered(position, *self._filters.source)
         else:
             # CROSS: each candidate is looked up; the planner might go through all spans instead.
             source = "json_each(?) c CROSS JOIN spans s ON s.seq = c.value"
-            sql, parameters = self._ordered(position, source)
-            parameters.insert(0, f"[{','.join(map(str, seqs))}]")
+            numbers = f"[{','.join(map(str, seqs))}]"
+            sql, parameters = self._ordered(position, source, [numbers])
         rows = iter(self._connection.execute(sql, parameters))
         trace_ids = frozenset(self._query.texts.trace_ids)
         size = BLOCK_MIN
@@ -385,6 +389,22 @@ class _Filters:
         if query.metadata:
             self.sql += (
                 " AND (SELECT has_metadata(unpack(codec, body)) FROM payloads WHERE seq = s.seq)"
+            )
+        types = query.assessment_types
+        if types:
+            marks = ", ".join("?" * len(types))
+            self.sql += (
+                f" AND EXISTS (SELECT 1 FROM assessments WHERE seq = s.seq AND type IN ({marks}))"
+            )
+            self.parameters += types
+        self.source: tuple[str, list[Any]] = f"spans s INDEXED BY {self.index}", []
+        """What follows FROM, and its parameters."""
+        if types and self.index == "spans_by_start":
+            # Few spans are assessed: those are looked up, not looked for.
+            self.source = (
+                "(SELECT DISTINCT seq FROM assessments INDEXED BY assessments_by_type "
+                f"WHERE account = ? AND type IN ({marks})) c CROSS JOIN spans s ON s.seq = c.seq",
+                [query.account, *types],
             )
 
     def _compare(self, condition: str, value: object) -> None:
