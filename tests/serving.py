@@ -15,7 +15,7 @@ import sys
 from everyspan.server import run
 {prelude}
 run(port=int(sys.argv[2]), store_path=sys.argv[1], {options}
-    ready=lambda host, port: print(f"http://{{host}}:{{port}}", flush=True))
+    ready=lambda host, port, _: print(f"http://{{host}}:{{port}}", flush=True))
 """
 _STOP_TIME_MAX_S = 20.0
 

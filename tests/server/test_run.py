@@ -136,3 +136,40 @@ def add_key(path: Path, *, expires_ns: int | None = None) -> str:
 
     asyncio.run(add())
     return shown
+
+
+def test_a_second_port_takes_everything_too(tmp_path: Path) -> None:
+    """R2: where exporters of OTLP send unless told otherwise."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server = ServerProcess(tmp_path / "spans.db", options=f"otlp_port={port}")
+    for base_url in (server.base_url, f"http://127.0.0.1:{port}"):
+        reply = httpx2.post(
+            f"{base_url}/v1/traces", content=b"{}", headers={"content-type": "application/json"}
+        )
+        assert (reply.status_code, reply.content) == (200, b"{}")
+    server.stop()
+
+
+def test_a_second_port_that_is_taken_is_a_line_in_the_log(tmp_path: Path) -> None:
+    """R1."""
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        server = ServerProcess(
+            tmp_path / "spans.db",
+            prelude="import logging; logging.basicConfig(level='INFO')",
+            options=f"otlp_port={port}",
+        )
+        assert httpx2.get(f"{server.base_url}/healthz").status_code == 200
+        lines = [line for line in server.stop().splitlines() if str(port) in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("INFO:everyspan.server:no second port for OTLP")
+    assert "choose another with --otlp-port" in lines[0]
+
+
+def test_the_slow_runtime_of_protobuf_is_refused_at_start(tmp_path: Path) -> None:
+    """P4: it would hold the loop a hundred times longer."""
+    prelude = "import os; os.environ['PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION'] = 'python'"
+    with pytest.raises(RuntimeError, match="unset PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"):
+        ServerProcess(tmp_path / "spans.db", prelude=prelude)
+    assert list(tmp_path.iterdir()) == []

@@ -27,6 +27,13 @@ def store_options(command: _F) -> _F:
     )(command)
 
 
+_PORTS = click.IntRange(0, 65535)
+
+
+def _port_or_off(context: click.Context, option: click.Parameter, value: str) -> int | None:
+    return None if value == "off" else _PORTS(value, option, context)
+
+
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -35,6 +42,15 @@ def store_options(command: _F) -> _F:
     default=5003,
     show_default=True,
     help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--otlp-port",
+    metavar="PORT|off",
+    callback=_port_or_off,
+    default="4318",
+    show_default=True,
+    help="A second port to listen on, if it is free: where OpenTelemetry's exporters send unless "
+    "told otherwise. The first one takes OTLP as well.",
 )
 @store_options
 @click.option(
@@ -62,6 +78,7 @@ def store_options(command: _F) -> _F:
 def serve(
     host: str,
     port: int,
+    otlp_port: int | None,
     store: Path | None,
     allow_hosts: tuple[str, ...],
     log_format: LogFormat,
@@ -85,10 +102,17 @@ def serve(
     configure_logs(log_format, log_level)
     path = store_of(store, data_home)
 
-    def ready(host: str, port: int) -> None:
-        click.echo(_greeting(host, port, path))
+    def ready(host: str, port: int, otlp_port: int | None) -> None:
+        click.echo(_greeting(host, port, otlp_port, path))
 
-    run(host=host, port=port, store_path=path, allow_hosts=allow_hosts, ready=ready)
+    run(
+        host=host,
+        port=port,
+        otlp_port=otlp_port,
+        store_path=path,
+        allow_hosts=allow_hosts,
+        ready=ready,
+    )
 
 
 def store_of(store: Path | None, data_home: str | None) -> Path:
@@ -112,8 +136,10 @@ def default_store(data_home: str | None) -> Path:
     return home / "everyspan" / "traces.sqlite"
 
 
-def _greeting(host: str, port: int, store: Path) -> str:
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+def _greeting(host: str, port: int, otlp_port: int | None, store: Path) -> str:
+    name = f"http://{f'[{host}]' if ':' in host else host}"
+    url = f"{name}:{port}"
+    second = f"  or         nothing: it listens on {otlp_port} as well\n" if otlp_port else ""
     option = "" if port == 5003 else f" --url {url}"
     return (
         f"everyspan serves {url} (Ctrl-C ends it)\n"
@@ -121,5 +147,7 @@ def _greeting(host: str, port: int, store: Path) -> str:
         f'  an agent   everyspan.configure("{url}")\n'
         f"  or         export EVERYSPAN_ENDPOINT={url}\n"
         f"  SGP        export SGP_CLIENT_BASE_URL={url}\n"
+        f"  OTLP       export OTEL_EXPORTER_OTLP_ENDPOINT={url}\n"
+        f"{second}"
         f"  read       everyspan traces list{option}"
     )

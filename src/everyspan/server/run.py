@@ -1,7 +1,8 @@
 """Run the trace server: bind, serve, stop in order.
 
 R1  The port is bound before anything else, and a taken one is an error that names who has it.
-R2  `ready` is called when requests are answered, with the port that was bound.
+    The port of OpenTelemetry is a convenience: a taken one is a line in the log.
+R2  `ready` is called when requests are answered, with the ports that were bound.
 R3  Open to other machines it does not start before there is a key to ask for.
 R4  SIGINT and SIGTERM end it: replies that go on for ever end at once, requests under way get their
     answer (at most STOP_TIME_MAX_S), what was accepted is committed, the store is closed. A second
@@ -12,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -33,12 +35,17 @@ from everyspan.server.stores.sqlite import SqliteStore
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 5003
 """Where AgentEx agents and the SGP client's environment `local` look (`sgp` §1)."""
+OTLP_PORT = 4318
+"""Where exporters of OTLP over HTTP send unless told otherwise."""
 KEEP_ALIVE_S = 75.0
 """Longer than clients keep idle connections, so that we do not close one as they send."""
 STOP_TIME_MAX_S = 5
 BACKLOG = 2048
 
-Ready = Callable[[str, int], None]
+Ready = Callable[[str, int, int | None], None]
+"""Is told host, port, and the further port for OTLP, None where there is none."""
+
+_log = logging.getLogger("everyspan.server")
 
 
 def run(
@@ -46,6 +53,7 @@ def run(
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
     store_path: str | Path,
+    otlp_port: int | None = None,
     allow_hosts: Sequence[str] = (),
     ready: Ready | None = None,
 ) -> None:
@@ -53,16 +61,28 @@ def run(
 
     Args:
         port: 0 takes a free one.
+        otlp_port: Listened on too, if it can be had; everything is answered there as well.
         allow_hosts: Further names that requests may call it by, as one behind a proxy is.
-        ready: Called once, with host and port, when requests are answered.
+        ready: Called once, when requests are answered.
 
     Raises:
-        SettingsError: The address cannot be had, a name is none, or there is no key and must be;
-            the text says what to do.
+        SettingsError: The address cannot be had, a name is none, there is no key and must be, or
+            protobuf would be read by its slow runtime; the text says what to do.
         StoreError: The store cannot be opened.
     """
-    listener = _listen(host, port)
-    with listener:
+    _check_protobuf()
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listen(host, port))
+        listeners = [listener]
+        bound_otlp_port = None
+        if otlp_port is not None:
+            try:
+                listeners.append(
+                    stack.enter_context(_listen(host, otlp_port, option="--otlp-port"))
+                )
+                bound_otlp_port = listeners[-1].getsockname()[1]
+            except SettingsError as error:
+                _log.info("no second port for OTLP, which the first one takes as well: %s", error)
         address = listener.getsockname()
         hosts = Hosts([host, address[0]], allow_hosts)
         is_open = not ip_address(address[0].partition("%")[0]).is_loopback
@@ -83,7 +103,9 @@ def run(
             backlog=BACKLOG,
         )
         server = _Server(
-            config, lambda: ready(host, address[1]) if ready else None, app.stopping.set
+            config,
+            lambda: ready(host, address[1], bound_otlp_port) if ready else None,
+            app.stopping.set,
         )
         app.metrics.read(
             "everyspan_http_connections",
@@ -99,9 +121,19 @@ def run(
                     f"{host} is open to other machines, and there is no key to ask for;"
                     f" make one: everyspan keys create --store {store_path}"
                 )
-            await server.serve(sockets=[listener])
+            await server.serve(sockets=listeners)
 
         asyncio.run(serve())
+
+
+def _check_protobuf() -> None:
+    from google.protobuf.internal import api_implementation
+
+    if api_implementation.Type() != "upb":
+        raise SettingsError(
+            "protobuf runs in Python here, a hundred times slower; unset"
+            " PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION, or install a protobuf that has a wheel"
+        )
 
 
 async def _has_key(store: Store) -> bool:
@@ -150,7 +182,7 @@ class _Server(uvicorn.Server):
         self._stopping()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
     if not 0 <= port <= 65_535:  # The resolver would take the rest of a division.
         raise SettingsError(f"port must be 0 to 65535, got {port}")
     if not host:  # The resolver would take every address of the machine.
@@ -172,7 +204,7 @@ def _listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise SettingsError(
                 f"port {port} on {host} is taken{_holder_text(port)};"
-                " choose another with --port (0: a free one)"
+                f" choose another with {option} (0: a free one)"
             ) from None
         raise SettingsError(f"cannot listen on {host} port {port}: {error}") from None
     return listener
