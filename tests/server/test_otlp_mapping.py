@@ -592,9 +592,13 @@ def test_other_content_events(events: list[tuple[str, dict[str, object]]]) -> No
         ({"tool.name": "t"}, "tool", {"name": "t"}),
         ({"tag.tags": ["a"], "logfire.tags": ["b"]}, "tags", ["a"]),
         (
-            {"metadata": '{"a": 1}', "langfuse.trace.metadata.b": '{"c": 2}'},
+            {
+                "metadata": '{"a": 1}',
+                "langfuse.trace.metadata.b": '{"c": 2}',
+                "langfuse.trace.metadata.d": '"text"',
+            },
             "metadata",
-            {"a": 1, "b": {"c": 2}},
+            {"a": 1, "b": {"c": 2}, "d": "text"},
         ),
         ({"traceloop.association.properties.k": "v"}, "metadata", {"k": "v"}),
         ({"metadata": "plain"}, "metadata", None),

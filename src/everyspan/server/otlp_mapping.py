@@ -128,7 +128,7 @@ class Mapper:
         counts = zip(("attributes", "events", "links"), span.dropped, strict=True)
         data["dropped"] = {name: count for name, count in counts if count}
         # What an everyspan producer said of itself counts most.
-        own = read.below((tables.EVERYSPAN_DATA,))
+        own = read.below((tables.EVERYSPAN_DATA,), json_starts="{[")
         data["attributes"] = read.rest()
 
         metadata = _payload(_some(data) | own)
@@ -345,7 +345,8 @@ def _metadata(read: AttributeReader) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key in tables.METADATA_KEYS:
         found = read.object(key) | found
-    return read.below(tables.METADATA_PREFIXES) | found
+    # Langfuse sends text in quotes.
+    return read.below(tables.METADATA_PREFIXES, json_starts='{["') | found
 
 
 def _event(event: OtlpEvent) -> dict[str, Any]:
