@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -15,7 +16,9 @@ from everyspan.errors import SettingsError, StoreError
 from everyspan.server import run
 from everyspan.server.keys import make_key
 from everyspan.server.stores.sqlite import SqliteStore
+from tests.server.rows import make_item
 from tests.serving import ServerProcess
+from tests.waiting import wait_until
 
 
 def test_a_taken_port_names_its_holder_and_the_way_out(tmp_path: Path) -> None:
@@ -98,6 +101,36 @@ def test_open_to_other_machines_it_does_not_start_without_a_key(tmp_path: Path, 
     add_key(path, expires_ns=1)
     with pytest.raises(SettingsError, match="no key to ask for"):
         run(host=host, port=0, store_path=path)
+
+
+def test_a_write_under_way_at_the_signal_is_answered_and_stored(tmp_path: Path) -> None:
+    """R4, P8: its sender is told so, and it is there after a start."""
+    path = tmp_path / "spans.db"
+    server = ServerProcess(path)
+    body = json.dumps({"items": [make_item(id="late")]}).encode()
+    head = f"PUT /v5/spans/batch HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
+    host, _, port = server.base_url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(head.encode() + b"expect: 100-continue\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 100")
+        server.process.send_signal(signal.SIGTERM)
+        # Nobody new is let in from here on.
+        wait_until(lambda: not connects(host, int(port)))
+        connection.sendall(body)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    assert server.process.wait(20) == 0
+    server.stop()
+    again = ServerProcess(path)
+    assert httpx2.get(f"{again.base_url}/v5/spans/late").status_code == 200
+    again.stop()
+
+
+def connects(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_connections_are_counted(tmp_path: Path) -> None:

@@ -92,7 +92,9 @@ class Guard:
             raise RequestError(
                 403, "ACCOUNT_REFUSED", "the key is not for this account", loc=_ACCOUNT_LOC
             )
-        reads = request.method in READING_METHODS or path.removeprefix("/public") in READING_POSTS
+        reads = request.method in READING_METHODS or (
+            request.method == "POST" and path.removeprefix("/public") in READING_POSTS
+        )
         needed: keys.Scope = "read" if reads else "write"
         if needed not in key.scopes:
             raise RequestError(403, "SCOPE_REFUSED", f"the key may not {needed}")

@@ -20,6 +20,8 @@ from everyspan.server.keyring import Keyring
 from everyspan.server.keys import EVERY_ACCOUNT, SCOPES, SESSION_COOKIE, Key, Scope
 from everyspan.server.timestamps import format_timestamp
 
+LOGIN_BYTES_MAX = 4096
+
 
 class Login(msgspec.Struct):
     """What a browser exchanges."""
@@ -57,6 +59,11 @@ class _Sessions:
 
     async def login(self, request: Request) -> Response:
         """POST /api/login: exchange a key for a cookie."""
+        # Whoever asks this has no key yet, and may not take the memory that bodies share.
+        if int(request.headers.get("content-length", LOGIN_BYTES_MAX + 1)) > LOGIN_BYTES_MAX:
+            raise RequestError(
+                413, "BODY_TOO_LARGE", f"a login has a length, of up to {LOGIN_BYTES_MAX} bytes"
+            )
         async with self._bodies.read(request) as body:
             given = decode_json(_decode_login, body).key
         if not await self._keyring.asks():
