@@ -7,20 +7,26 @@ Q2  A report's size is bounded; what is wrong with one is named, and costs only 
 
 from __future__ import annotations
 
-import re
+from typing import Annotated
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from everyspan.errors import RequestError
-from everyspan.model.report import PRODUCERS_PATH, DestinationReport, PartLosses, ProducerReport
+from everyspan.model.report import (
+    PRODUCERS_PATH,
+    TEXT_MAX,
+    DestinationReport,
+    PartLosses,
+    ProducerReport,
+)
 from everyspan.model.w3c import trace_hex
 from everyspan.server.account import account_of
+from everyspan.server.api_operation import Operation, Param, Values
 from everyspan.server.body import Bodies
 from everyspan.server.json_body import decode_json
-from everyspan.server.paging import read_cursor, read_limit, to_cursor
+from everyspan.server.paging import AFTER_PARAM, LIMIT_PARAM, Int64, parse_cursor, to_cursor
 from everyspan.server.producers import Loss, LossQuery, Producer
 from everyspan.server.stores.base import Store
 from everyspan.server.timestamps import format_timestamp
@@ -30,7 +36,18 @@ REPORT_BYTES_MAX = 4 << 20
 
 LOSSES_SHOWN = 100
 
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+class _SeenPlace(msgspec.Struct, frozen=True, array_like=True):
+    seen_ns: Int64
+    id: str
+
+
+class _ToldPlace(msgspec.Struct, frozen=True, array_like=True):
+    told_ns: Int64
+    trace: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+    part: str
+
+
 _decode = msgspec.json.Decoder(ProducerReport).decode
 
 
@@ -96,15 +113,57 @@ class LossPage(msgspec.Struct, kw_only=True, frozen=True):
     next: str | None
 
 
-def producer_routes(store: Store, bodies: Bodies) -> list[BaseRoute]:
-    """Return the routes under `/api/producers` and `/api/losses`."""
+_PRODUCER_ID = Param(
+    name="producer_id",
+    where="path",
+    length_max=64,
+    pattern="[A-Za-z0-9._-]+",
+    help="The producer: one queue of one process.",
+)
+
+
+def producer_operations(store: Store, bodies: Bodies) -> list[Operation]:
+    """Return the operations under `/api/producers` and `/api/losses`."""
     producers = _Producers(store, bodies)
     one = PRODUCERS_PATH + "/{producer_id}"
     return [
-        Route(PRODUCERS_PATH, producers.list_, methods=["GET"]),
-        Route(one, producers.take_report, methods=["POST"]),
-        Route(one, producers.show, methods=["GET"]),
-        Route("/api/losses", producers.losses, methods=["GET"]),
+        Operation(
+            path=PRODUCERS_PATH,
+            handler=producers.list_,
+            summary="Producers, those seen last first, one page",
+            params=(LIMIT_PARAM, AFTER_PARAM),
+            answer=ProducerPage,
+        ),
+        Operation(
+            path=one,
+            method="POST",
+            handler=producers.take_report,
+            summary="Take a process's report of its books",
+            params=(_PRODUCER_ID,),
+            body=ProducerReport,
+            answer=None,
+            statuses=(413,),
+        ),
+        Operation(
+            path=one,
+            handler=producers.show,
+            summary="One producer, and the losses it told last",
+            params=(_PRODUCER_ID,),
+            answer=ProducerDetail,
+        ),
+        Operation(
+            path="/api/losses",
+            handler=producers.losses,
+            summary="Losses that producers reported, those told last first, one page",
+            params=(
+                Param(name="reason", length_max=TEXT_MAX, help="Those for this reason."),
+                Param(name="producer", help="Those of this producer."),
+                Param(name="trace_id", length_max=TEXT_MAX, help="Those of this trace."),
+                LIMIT_PARAM,
+                AFTER_PARAM,
+            ),
+            answer=LossPage,
+        ),
     ]
 
 
@@ -113,30 +172,24 @@ class _Producers:
         self._store = store
         self._bodies = bodies
 
-    async def take_report(self, request: Request) -> Response:
-        """POST /api/producers/{id}: take a process's report of its books."""
-        producer_id = request.path_params["producer_id"]
-        if _ID.fullmatch(producer_id) is None:
-            raise RequestError(
-                422,
-                "INVALID_PRODUCER",
-                "a producer's id is 1 to 64 letters, digits, '.', '_' or '-'",
-                loc=("path", "producer_id"),
-            )
+    async def take_report(self, request: Request, values: Values) -> Response:
         async with self._bodies.read(request) as body:
             if len(body) > REPORT_BYTES_MAX:
                 raise RequestError(
                     413, "BODY_TOO_LARGE", f"a report is over {REPORT_BYTES_MAX} bytes"
                 )
             report = decode_json(_decode, body)
-            await self._store.put_report(account_of(request), producer_id, report)
+            await self._store.put_report(account_of(request), values["producer_id"], report)
         return Response(status_code=204)
 
-    async def list_(self, request: Request) -> Response:
-        """GET /api/producers: one page, those seen last first."""
-        after = read_cursor(request.query_params, tuple[int, str])
-        limit = read_limit(request.query_params)
-        found = await self._store.producers(account_of(request), limit=limit + 1, after=after)
+    async def list_(self, request: Request, values: Values) -> Response:
+        after = parse_cursor(values["after"], _SeenPlace)
+        limit = values["limit"]
+        found = await self._store.producers(
+            account_of(request),
+            limit=limit + 1,
+            after=None if after is None else (after.seen_ns, after.id),
+        )
         page, more = found[:limit], found[limit:]
         end = page[-1] if more else None
         return _json(
@@ -146,9 +199,8 @@ class _Producers:
             )
         )
 
-    async def show(self, request: Request) -> Response:
-        """GET /api/producers/{id}: one producer, and the losses it told last."""
-        account, producer_id = account_of(request), request.path_params["producer_id"]
+    async def show(self, request: Request, values: Values) -> Response:
+        account, producer_id = account_of(request), values["producer_id"]
         found = await self._store.producer(account, producer_id)
         if found is None:
             raise RequestError(404, "PRODUCER_NOT_FOUND", "no producer has this id")
@@ -158,15 +210,15 @@ class _Producers:
             ProducerDetail(producer=_item(found), losses=[_loss_item(loss) for loss in losses])
         )
 
-    async def losses(self, request: Request) -> Response:
-        """GET /api/losses: one page, by `reason`, `producer` or `trace_id`; the last told first."""
-        limit = read_limit(request.query_params)
+    async def losses(self, request: Request, values: Values) -> Response:
+        limit = values["limit"]
+        after = parse_cursor(values["after"], _ToldPlace)
         query = LossQuery(
             account=account_of(request),
-            trace_id=request.query_params.get("trace_id"),
-            producer=request.query_params.get("producer"),
-            reason=request.query_params.get("reason"),
-            after=read_cursor(request.query_params, tuple[int, str, str]),
+            trace_id=values["trace_id"],
+            producer=values["producer"],
+            reason=values["reason"],
+            after=None if after is None else (after.told_ns, after.trace, after.part),
             limit=limit + 1,
         )
         found = await self._store.losses(query)

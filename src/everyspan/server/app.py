@@ -20,7 +20,9 @@ from everyspan.errors import RequestError, StoreError
 from everyspan.server.agentex_agents import agentex_agents_routes
 from everyspan.server.agentex_routes import agentex_routes
 from everyspan.server.answers import Answers
-from everyspan.server.api_producers import producer_routes
+from everyspan.server.api_openapi import openapi_operation
+from everyspan.server.api_producers import producer_operations
+from everyspan.server.api_traces import trace_operations
 from everyspan.server.body import Bodies
 from everyspan.server.envelope import Envelope
 from everyspan.server.guard import Guard
@@ -31,7 +33,7 @@ from everyspan.server.keyring import Keyring
 from everyspan.server.metrics import Metrics
 from everyspan.server.otlp_refusals import Refusals
 from everyspan.server.otlp_routes import otlp_routes
-from everyspan.server.session_routes import session_routes
+from everyspan.server.session_routes import session_operations
 from everyspan.server.sgp_assessments import assessment_routes
 from everyspan.server.sgp_routes import sgp_routes
 from everyspan.server.stores.base import Store
@@ -70,15 +72,20 @@ def create_app(store: Store, hosts: Hosts | None = None, *, must_ask_key: bool =
     sgp = [*sgp_routes(store, ingest("sgp"), bodies), *assessment_routes(store, bodies)]
     # The SGP client's environment `local` asks under /public (`sgp` §1).
     public = Mount("/public", Router(sgp, redirect_slashes=False))
+    operations = [
+        *session_operations(keyring, bodies),
+        *producer_operations(store, bodies),
+        *trace_operations(store),
+    ]
+    operations.append(openapi_operation(operations))
     routes = Router(
         [
             *health_routes(store, metrics, stopping),
-            *session_routes(keyring, bodies),
             *otlp_routes(ingest("otlp"), bodies, refusals),
             *agentex,
             *sgp,
             public,
-            *producer_routes(store, bodies),
+            *(operation.route() for operation in operations),
         ],
         redirect_slashes=False,
     )

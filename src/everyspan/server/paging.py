@@ -4,40 +4,42 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from everyspan.errors import RequestError
+from everyspan.server.api_operation import Param
 
 LIMIT = 100
 LIMIT_MAX = 500
+CURSOR_MAX = 8_000
+"""More than the place of a span with the longest ids."""
+
+LIMIT_PARAM = Param(
+    name="limit",
+    kind="integer",
+    minimum=1,
+    maximum=LIMIT_MAX,
+    default=LIMIT,
+    help="How many at most.",
+)
+AFTER_PARAM = Param(
+    name="after", kind="cursor", length_max=CURSOR_MAX, help="`next` of the page before this one."
+)
+
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""Integers in cursors: a cursor can be forged, and no store holds greater ones."""
 
 _T = TypeVar("_T")
 
 
-def read_limit(params: Mapping[str, str]) -> int:
-    """Return `limit`, LIMIT where it is not given.
-
-    Raises:
-        RequestError: 422; it is no number from 1 to LIMIT_MAX.
-    """
-    text = params.get("limit", str(LIMIT))
-    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= LIMIT_MAX):
-        raise RequestError(
-            422, "INVALID_LIMIT", f"must be a number from 1 to {LIMIT_MAX}", loc=("query", "limit")
-        )
-    return int(text)
-
-
-def read_cursor(params: Mapping[str, str], kind: type[_T]) -> _T | None:
-    """Return the place that `after` names, None where it is not given.
+def parse_cursor(text: str | None, kind: type[_T], *, name: str = "after") -> _T | None:
+    """Return the place that a cursor names, None where it is empty or not given.
 
     Raises:
         RequestError: 400; it is no cursor of such a page.
     """
-    text = params.get("after")
     if not text:
         return None
     try:
@@ -46,10 +48,10 @@ def read_cursor(params: Mapping[str, str], kind: type[_T]) -> _T | None:
         )
     except (msgspec.MsgspecError, binascii.Error, ValueError, RecursionError):
         raise RequestError(
-            400, "INVALID_CURSOR", "is no cursor of this list", loc=("query", "after")
+            400, "INVALID_CURSOR", "is no cursor of this list", loc=("query", name)
         ) from None
 
 
-def to_cursor(place: object) -> str:
+def to_cursor(place: Any) -> str:
     """Return a place as a cursor."""
     return base64.urlsafe_b64encode(msgspec.json.encode(place)).rstrip(b"=").decode()

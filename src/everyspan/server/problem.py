@@ -48,7 +48,9 @@ class ProblemReply(Protocol):
     ) -> Response: ...
 
 
-class _Problem(msgspec.Struct):
+class Problem(msgspec.Struct):
+    """The body of an error."""
+
     detail: str | Sequence[Detail]
     message: str
     code: str
@@ -65,7 +67,7 @@ def problem(
     request_id: str | None = None,
 ) -> Response:
     """Return an error as the SGP spans API words it, and whatever has no API's words."""
-    body = _Problem(
+    body = Problem(
         detail=details or message,
         message=message,
         code=code,

@@ -10,10 +10,10 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from everyspan.errors import RequestError
 from everyspan.server.account import caller_of
+from everyspan.server.api_operation import Operation, Values
 from everyspan.server.body import Bodies
 from everyspan.server.json_body import decode_json
 from everyspan.server.keyring import Keyring
@@ -42,13 +42,32 @@ class Session(msgspec.Struct, kw_only=True):
 _decode_login = msgspec.json.Decoder(Login).decode
 
 
-def session_routes(keyring: Keyring, bodies: Bodies) -> list[BaseRoute]:
-    """Return the routes under `/api` by which a page gets in and out."""
+def session_operations(keyring: Keyring, bodies: Bodies) -> list[Operation]:
+    """Return the operations under `/api` by which a page gets in and out."""
     sessions = _Sessions(keyring, bodies)
     return [
-        Route("/api/login", sessions.login, methods=["POST"]),
-        Route("/api/logout", sessions.logout, methods=["POST"]),
-        Route("/api/session", sessions.show, methods=["GET"]),
+        Operation(
+            path="/api/login",
+            method="POST",
+            handler=sessions.login,
+            summary="Exchange a key for a cookie",
+            body=Login,
+            answer=Session,
+            statuses=(413,),
+        ),
+        Operation(
+            path="/api/logout",
+            method="POST",
+            handler=sessions.logout,
+            summary="End the session; its cookie is worth nothing from now on",
+            answer=dict,
+        ),
+        Operation(
+            path="/api/session",
+            handler=sessions.show,
+            summary="What the caller may do",
+            answer=Session,
+        ),
     ]
 
 
@@ -57,8 +76,7 @@ class _Sessions:
         self._keyring = keyring
         self._bodies = bodies
 
-    async def login(self, request: Request) -> Response:
-        """POST /api/login: exchange a key for a cookie."""
+    async def login(self, request: Request, _values: Values) -> Response:
         # Whoever asks this has no key yet, and may not take the memory that bodies share.
         if int(request.headers.get("content-length", LOGIN_BYTES_MAX + 1)) > LOGIN_BYTES_MAX:
             raise RequestError(
@@ -85,8 +103,7 @@ class _Sessions:
         )
         return reply
 
-    async def logout(self, request: Request) -> Response:
-        """POST /api/logout: end the session; its cookie is worth nothing from now on."""
+    async def logout(self, request: Request, _values: Values) -> Response:
         key = caller_of(request).key
         if key is not None and key.parent is not None:
             await self._keyring.close_session(key)
@@ -94,8 +111,7 @@ class _Sessions:
         reply.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")
         return reply
 
-    async def show(self, request: Request) -> Response:
-        """GET /api/session: what the caller may do."""
+    async def show(self, request: Request, _values: Values) -> Response:
         key = caller_of(request).key
         return _json(Session(keys_required=False) if key is None else _session(key))
 

@@ -26,6 +26,7 @@ FACET_VALUES_MAX = 1_000
 REASONS_MAX = 20
 TEXT_MAX = 256
 
+TraceSort = Literal["start", "duration", "tokens", "cost", "errors"]
 Facet = Literal[
     "agent", "error", "has_error", "model", "name", "session", "state", "status", "type", "user"
 ]
@@ -116,6 +117,20 @@ class TraceSummary(msgspec.Struct, kw_only=True):
     input: str | None
     output: str | None
     recheck_ns: int | None
+
+    def sort_value(self, sort: TraceSort) -> int | float:
+        """Return what the trace is sorted by, 0 where it has none."""
+        match sort:
+            case "start":
+                return self.start_ns
+            case "duration":
+                return self.duration_ns
+            case "tokens":
+                return self.tokens
+            case "cost":
+                return self.cost_usd or 0.0
+            case "errors":
+                return self.errors
 
     @property
     def tokens(self) -> int:

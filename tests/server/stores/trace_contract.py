@@ -21,9 +21,8 @@ from everyspan.server.stores.traces import (
     TraceFilter,
     TracePosition,
     TraceQuery,
-    TraceSort,
 )
-from everyspan.server.summary import TraceSummary
+from everyspan.server.summary import TraceSort
 from tests.server.rows import START_NS, make_row
 from tests.waiting import DEADLINE_S
 
@@ -71,7 +70,7 @@ async def read_all(
     position = None
     if backward:
         edge = -1 if descending else 2**62
-        position = TracePosition(edge, b"" if descending else b"\xff" * 16)
+        position = TracePosition(sort, edge, b"" if descending else b"\xff" * 16)
     for _ in range(1_000):
         page = await store.list_traces(
             TraceQuery(
@@ -88,22 +87,8 @@ async def read_all(
         if not (page.has_previous if backward else page.has_next):
             return keys
         edge_trace = page.traces[0 if backward else -1]
-        position = TracePosition(sort_value(edge_trace.summary, sort), edge_trace.key)
+        position = TracePosition(sort, edge_trace.summary.sort_value(sort), edge_trace.key)
     raise AssertionError("paging loops")
-
-
-def sort_value(summary: TraceSummary, sort: TraceSort) -> float:
-    match sort:
-        case "start":
-            return summary.start_ns
-        case "duration":
-            return summary.duration_ns
-        case "tokens":
-            return summary.tokens
-        case "cost":
-            return summary.cost_usd or 0
-        case "errors":
-            return summary.errors
 
 
 def some_rows(seed: int, traces: int) -> list[SpanRow]:
@@ -234,7 +219,7 @@ class TraceContract:
         expected = [
             trace.key
             for trace in sorted(
-                traces, key=lambda trace: (sort_value(trace.summary, sort), trace.key)
+                traces, key=lambda trace: (trace.summary.sort_value(sort), trace.key)
             )
         ]
         for backward in (False, True):

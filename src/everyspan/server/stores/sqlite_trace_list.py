@@ -28,9 +28,8 @@ from everyspan.server.stores.traces import (
     TracePage,
     TracePosition,
     TraceQuery,
-    TraceSort,
 )
-from everyspan.server.summary import Facet, TraceSummary
+from everyspan.server.summary import Facet, TraceSort, TraceSummary
 
 PROBED_MAX = 3_000
 """A range of up to so many traces is sorted, rather than walking the index of an order."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from everyspan.server.summary import Facet, TraceSummary
+from everyspan.server.summary import Facet, TraceSort, TraceSummary
 
-TraceSort = Literal["start", "duration", "tokens", "cost", "errors"]
 SpanGroup = Literal["model", "name", "type", "agent"]
 QUERY_TIME_MAX_S = 10.0
 
@@ -32,10 +31,11 @@ class TraceFilter(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class TracePosition(msgspec.Struct, frozen=True, array_like=True):
-    """A place between traces: just beyond the one with this sort value."""
+    """A place between traces in an order: just beyond the one with this sort value."""
 
-    value: float | int
-    trace: bytes
+    sort: TraceSort
+    value: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float
+    trace: Annotated[bytes, msgspec.Meta(max_length=16)]
 
 
 class TraceQuery(msgspec.Struct, kw_only=True, frozen=True):
@@ -142,7 +142,7 @@ class SpanOutline(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class SpanPosition(msgspec.Struct, frozen=True, array_like=True):
     """A place between spans of a trace, by start."""
 
-    start_ns: int
+    start_ns: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
     id: str
     trace_id: str
 
