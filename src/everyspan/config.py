@@ -230,6 +230,19 @@ VARIABLES: tuple[Variable | Switch, ...] = (
         is_address=True,
     ),
     Variable(
+        "api_key",
+        "EVERYSPAN_API_KEY",
+        "key for that server, where it asks for one: `everyspan keys create`",
+        is_secret=True,
+        is_header=True,
+    ),
+    Variable(
+        "account",
+        "EVERYSPAN_ACCOUNT",
+        "account at that server; `local` if unset",
+        is_header=True,
+    ),
+    Variable(
         "sgp_api_key",
         "SGP_API_KEY",
         "key for the SGP spans API; with SGP_ACCOUNT_ID, `configure()` sends there",
@@ -417,6 +430,8 @@ class Environment:
     """What the environment says beside numbers; see `VARIABLES` for what each means."""
 
     endpoint: str | None
+    api_key: str | None
+    account: str | None
     sgp_api_key: str | None
     sgp_account_id: str | None
     sgp_base_url: str | None
@@ -442,6 +457,12 @@ class Environment:
     skip_span_start: bool
     skip_agentex_span_start: bool
     metrics: bool
+
+    def for_commands(self) -> tuple[str | None, str | None]:
+        """Return key and account that commands read a server with."""
+        if self.api_key or self.account:
+            return self.api_key, self.account
+        return self.sgp_api_key, self.sgp_account_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -485,8 +485,11 @@ def _build_local(address: str, settings: Settings) -> Exporter:
     from everyspan.processors.sgp import SGPAsyncTracingProcessor, SGPTracingProcessorConfig
 
     check_address(address, "a destination that is text")
+    environment = load_environment()
     config = SGPTracingProcessorConfig(
-        sgp_api_key=LOCAL_CREDENTIAL, sgp_account_id=LOCAL_CREDENTIAL, sgp_base_url=address
+        sgp_api_key=environment.api_key or LOCAL_CREDENTIAL,
+        sgp_account_id=environment.account or LOCAL_CREDENTIAL,
+        sgp_base_url=address,
     )
     return SGPAsyncTracingProcessor(config, only_everyspan=True, settings=settings)
 

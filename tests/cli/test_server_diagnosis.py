@@ -31,7 +31,7 @@ def metrics(**figures: float) -> Reply:
 def seen(url: str = "http://127.0.0.1:5003") -> ServerSeen:
     """A server that is well, and asks for a key that we have."""
     destination = Destination(
-        "everyspan", url, account="a", key=KEY, key_env="SGP_API_KEY", address_env="--server"
+        "everyspan", url, account="a", key=KEY, key_env="EVERYSPAN_API_KEY", address_env="--server"
     )
     health = Visit(destination, time.time(), 0.001, reply(date=formatdate(usegmt=True)))
     return ServerSeen(
@@ -68,7 +68,7 @@ def test_a_server_that_is_well_has_no_finding() -> None:
         ({"ready": reply(503, {"status": "stopping"})}, ["not ready: stopping", "wait"]),
         ({"ready": None}, ["/readyz"]),
         ({"session": reply(401)}, ["refuses key …-key", "keys create"]),
-        ({"session": reply(403, {"code": "ACCOUNT_REFUSED"})}, ["account a", "SGP_ACCOUNT_ID"]),
+        ({"session": reply(403, {"code": "ACCOUNT_REFUSED"})}, ["account a", "EVERYSPAN_ACCOUNT"]),
         ({"metrics": metrics(up=0)}, ["store: it fails"]),
         ({"metrics": metrics(free_bytes=1e8)}, ["95.4 MiB left", "free space"]),
         ({"metrics": metrics(text_index_behind_seconds=90)}, ["text index is 90 s behind"]),
@@ -99,7 +99,7 @@ def test_a_key_over_plain_http_is_a_finding() -> None:
         ({"session": reply(404)}, State.NOTE, "404"),
         (
             {"session": reply(body={"keys_required": True, "accounts": ["*"], "scopes": ["read"]})},
-            State.OK,
+            State.NOTE,
             "every account, to read: agents need one that may write",
         ),
         ({"metrics": reply(403)}, State.NOTE, "figures take a key"),

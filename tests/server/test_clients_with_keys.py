@@ -13,8 +13,11 @@ from typing import NamedTuple
 
 import httpx2
 import pytest
+from click.testing import CliRunner
 from scale_gp_beta import AuthenticationError, PermissionDeniedError, SGPClient
 
+import everyspan
+from everyspan.cli.app import app
 from everyspan.server.keys import SCOPES, Scope, make_key
 from everyspan.server.stores.sqlite import SqliteStore
 from tests.peers import PYTHON, needs_peers
@@ -129,6 +132,34 @@ def test_the_opentelemetry_exporter(keyed: Keyed, name: str, template: str) -> N
     authorization = template.format(key=keyed.key, basic=basic)
     subprocess.run([PYTHON, "-c", OPENTELEMETRY, keyed.url, authorization, name], check=True)
     assert name in names_of(keyed)
+
+
+def test_an_agent_of_ours(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the environment; without a key its spans wait, and none is lost or rejected."""
+    monkeypatch.setenv("EVERYSPAN_API_KEY", keyed.key)
+    monkeypatch.setenv("EVERYSPAN_ACCOUNT", "team")
+    try:
+        everyspan.configure(keyed.url, linger_ms=0)
+        with everyspan.span("has a key"):
+            pass
+        assert everyspan.flush(timeout=10).ok
+        assert "has a key" in names_of(keyed)
+        doctor = CliRunner().invoke(app, ["doctor", "--endpoint", keyed.url])
+        assert "for account team, to read and write" in doctor.output
+        assert keyed.key not in doctor.output
+        assert CliRunner().invoke(app, ["traces", "list", "--url", keyed.url]).exit_code == 0
+        monkeypatch.setenv("EVERYSPAN_API_KEY", "wrong")
+        doctor = CliRunner().invoke(app, ["doctor", "--endpoint", keyed.url])
+        assert "set EVERYSPAN_API_KEY" in doctor.output
+        assert doctor.exit_code == 1
+        everyspan.configure(keyed.url, linger_ms=0)
+        with everyspan.span("waits for a key"):
+            pass
+        assert dict(everyspan.flush(timeout=0.5).left) == {"sgp": {"http 401": 1}}
+        (books,) = everyspan.stats().destinations
+        assert (books.rejected_total, books.dropped_total) == (0, 0)
+    finally:
+        everyspan.shutdown(timeout=0.5)
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/x-protobuf"])

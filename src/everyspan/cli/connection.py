@@ -81,7 +81,10 @@ class Connection:
                 trust_env=not self._loopback,
             )
         except (ValueError, UnicodeError):
-            raise ReaderError("SGP_API_KEY and SGP_ACCOUNT_ID must be plain ASCII text") from None
+            raise ReaderError(
+                "key and account must be plain ASCII: EVERYSPAN_API_KEY and EVERYSPAN_ACCOUNT, or"
+                " SGP_API_KEY and SGP_ACCOUNT_ID"
+            ) from None
         self._base = str(base).rstrip("/")
         self._is_everyspan: bool | None = None
 
@@ -189,7 +192,7 @@ class Connection:
         if status in (401, 403):
             return ReaderError(
                 f"{self.shown_url} refuses the key or account ({said}); "
-                "set SGP_API_KEY and SGP_ACCOUNT_ID"
+                "set EVERYSPAN_API_KEY and EVERYSPAN_ACCOUNT, or SGP_API_KEY and SGP_ACCOUNT_ID"
             )
         if status in (404, 405, 501) or 300 <= status < 400:
             kind = (

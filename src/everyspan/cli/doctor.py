@@ -12,7 +12,7 @@ import importlib.metadata
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -73,8 +73,8 @@ def doctor(endpoint: str | None, server: str | None, as_json: bool) -> None:
 
     Shows the settings in force and where each came from, tries every destination without sending a
     span, and shows of a key its last four characters at most. With --server it looks at a trace
-    server, with the key in SGP_API_KEY: whether it is ready, what the key may, its disk, its clock,
-    what stands in between. Exit code 1 on a finding, each of which says how to mend it.
+    server, with the key in EVERYSPAN_API_KEY: whether it is ready, what the key may, its disk, its
+    clock, what stands in between. Exit code 1 on a finding, each of which says how to mend it.
 
     \b
     Example:
@@ -107,6 +107,7 @@ def doctor(endpoint: str | None, server: str | None, as_json: bool) -> None:
         *check_environment(resolved),
         *check_account({found.row.name: found.value for found in resolved}),
         *(check for visit in visits for check in check_visit(visit, version=version)),
+        *(check for visit in visits for check in _check_key(visit)),
         *(
             check
             for visit in visits
@@ -123,6 +124,21 @@ def doctor(endpoint: str | None, server: str | None, as_json: bool) -> None:
         print_text(_report(version, resolved, checks, findings))
     if findings:
         raise SystemExit(1)
+
+
+def _check_key(visit: Visit) -> Iterable[Check]:
+    """Ask an everyspan server of the key that spans would be sent with."""
+    from everyspan.cli.diagnosis import SERVER_HEADER
+    from everyspan.cli.server_diagnosis import check_key
+    from everyspan.cli.server_visit import ask_session
+
+    destination, reply = visit.destination, visit.reply
+    if destination.kind != "everyspan" or reply is None or SERVER_HEADER not in reply.headers:
+        return ()
+    session = ask_session(destination)
+    if session is None or (session.status == 200 and destination.key is None):
+        return ()
+    return check_key(session, destination)
 
 
 def _doctor_server(url: str, as_json: bool) -> None:
@@ -188,9 +204,9 @@ def _destinations(
             destination = Destination(
                 "everyspan",
                 processor.base_url,
-                account=None,
-                key=None,
-                key_env="",
+                account=environment.account,
+                key=environment.api_key,
+                key_env="EVERYSPAN_API_KEY",
                 address_env="EVERYSPAN_ENDPOINT",
             )
         found.append((destination, processor))

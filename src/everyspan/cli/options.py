@@ -40,7 +40,8 @@ def url_option(command: _F) -> _F:
         "--url",
         metavar="URL",
         help="Any server of the SGP spans API. Default: EVERYSPAN_ENDPOINT, "
-        "else http://127.0.0.1:5003. SGP_API_KEY and SGP_ACCOUNT_ID are sent if set.",
+        "else http://127.0.0.1:5003. EVERYSPAN_API_KEY and EVERYSPAN_ACCOUNT are sent if set, else "
+        "SGP_API_KEY and SGP_ACCOUNT_ID.",
     )(command)
 
 
@@ -52,7 +53,8 @@ def open_reader(url: str | None) -> SpanReader:
     environment = load_environment()
     if url is None:
         url = environment.endpoint or DEFAULT_URL
-    return SpanReader(url, api_key=environment.sgp_api_key, account_id=environment.sgp_account_id)
+    api_key, account_id = environment.for_commands()
+    return SpanReader(url, api_key=api_key, account_id=account_id)
 
 
 def parse_since(_: click.Context, __: click.Parameter, text: str | None) -> float | None:

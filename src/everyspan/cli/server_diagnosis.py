@@ -70,7 +70,7 @@ def check_server(seen: ServerSeen, *, version: str) -> Iterator[Check]:
         return
     yield from _between(reply, seen.request_id)
     yield from _ready(seen.ready)
-    yield from _key(seen.session, seen.destination)
+    yield from check_key(seen.session, seen.destination)
     yield from _store(seen.metrics)
     yield from _otlp(seen.otlp, seen.destination.url)
 
@@ -103,7 +103,12 @@ def _ready(reply: Reply | None) -> Iterator[Check]:
         yield Check("ready", State.OK, "takes requests")
 
 
-def _key(reply: Reply | None, destination: Destination) -> Iterator[Check]:
+def check_key(reply: Reply | None, destination: Destination) -> Iterator[Check]:
+    """Yield what a server says of a key.
+
+    Args:
+        reply: To `/api/session`; None where there is none.
+    """
     whose = shown_key(destination.key)
     if reply is None:
         return
@@ -111,13 +116,15 @@ def _key(reply: Reply | None, destination: Destination) -> Iterator[Check]:
     is_local = urlsplit(destination.url).hostname in LOOPBACK_HOSTS
     if reply.status == 401:
         said = f"refuses {whose}" if destination.key else "asks for a key"
-        mend = "set SGP_API_KEY to an active one; where the server runs: everyspan keys create"
+        mend = (
+            "set EVERYSPAN_API_KEY to an active one: everyspan keys create, where the server runs"
+        )
         yield Check("key", State.FINDING, f"the server {said} (401)", mend)
     elif reply.status == 403:
         account = visible(destination.account or "local")
         if _code(reply) == "ACCOUNT_REFUSED":
             said = f"{whose} is not for account {account} (403)"
-            mend = f"correct SGP_ACCOUNT_ID, or: everyspan keys create --account {account}"
+            mend = f"correct EVERYSPAN_ACCOUNT, or: everyspan keys create --account {account}"
             yield Check("key", State.FINDING, said, mend)
         else:
             # To look is to read.
@@ -135,7 +142,7 @@ def _key(reply: Reply | None, destination: Destination) -> Iterator[Check]:
             said += f", until {visible(str(session['expires']))}"
         if "write" not in scopes:
             said += ": agents need one that may write"
-        yield Check("key", State.OK, said)
+        yield Check("key", State.OK if "write" in scopes else State.NOTE, said)
     if destination.key and not is_local and urlsplit(destination.url).scheme == "http":
         yield Check(
             "key",

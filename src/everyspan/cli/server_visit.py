@@ -20,27 +20,18 @@ BODY_BYTES_MAX = 1 << 20
 
 def see_server(url: str, environment: Environment) -> ServerSeen:
     """Return what a server answers, asked with the key of the environment."""
+    key, account = environment.for_commands()
     destination = Destination(
         "everyspan",
         url,
-        account=environment.sgp_account_id,
-        key=environment.sgp_api_key,
-        key_env="SGP_API_KEY",
+        account=account,
+        key=key,
+        key_env="EVERYSPAN_API_KEY",
         address_env="--server",
     )
     request_id = new_id()
-    headers = {
-        "x-request-id": request_id,
-        "x-api-key": environment.sgp_api_key,
-        "x-selected-account-id": environment.sgp_account_id,
-    }
     parts = urlsplit(url)
-    with httpx2.Client(
-        headers={name: value for name, value in headers.items() if value},
-        timeout=TIMEOUT_S,
-        # A proxy of the environment cannot reach this machine's own loopback.
-        trust_env=parts.hostname not in LOOPBACK_HOSTS,
-    ) as client:
+    with _client(destination, request_id) as client:
         asked_s, began_s = time.time(), time.monotonic()
         reply, error = _get(client, f"{url}/healthz")
         health = Visit(destination, asked_s, time.monotonic() - began_s, reply, error)
@@ -59,6 +50,26 @@ def see_server(url: str, environment: Environment) -> ServerSeen:
             metrics=_get(client, f"{url}/metrics")[0],
             otlp=otlp,
         )
+
+
+def ask_session(destination: Destination) -> Reply | None:
+    """Return what a server says of the key that spans would be sent with; None if nothing."""
+    with _client(destination, new_id()) as client:
+        return _get(client, f"{destination.url}/api/session")[0]
+
+
+def _client(destination: Destination, request_id: str) -> httpx2.Client:
+    headers = {
+        "x-request-id": request_id,
+        "x-api-key": destination.key,
+        "x-selected-account-id": destination.account,
+    }
+    return httpx2.Client(
+        headers={name: value for name, value in headers.items() if value},
+        timeout=TIMEOUT_S,
+        # A proxy of the environment cannot reach this machine's own loopback.
+        trust_env=urlsplit(destination.url).hostname not in LOOPBACK_HOSTS,
+    )
 
 
 def _get(client: httpx2.Client, url: str) -> tuple[Reply | None, Exception | None]:
