@@ -217,6 +217,36 @@ def test_filters_of_the_page(http: httpx2.Client, put: Callable[..., None]) -> N
     )
 
 
+def test_text_is_found_in_names_and_payloads(http: httpx2.Client, put: Callable[..., None]) -> None:
+    """Search: with other filters, in every order, its figures too."""
+    for n in range(4):
+        put(
+            make_item(
+                trace_id=f"t{n}",
+                name="book" if n == 3 else "n",
+                input={"q": f"a refund of {n} dollars"},
+                start_timestamp=at(n),
+                end_timestamp=at(9),
+                metadata={"model": f"m{n % 2}"},
+            )
+        )
+
+    def found(*text: str, **params: Any) -> list[str]:
+        page = get(http, "/api/traces", text=text, **params)
+        assert page["partial"] is False
+        return [item["trace_id"] for item in page["items"]]
+
+    assert found("refund of") == ["t3", "t2", "t1", "t0"]
+    assert found("refund of", "dollars", model="m1", sort="duration") == ["t1", "t3"]
+    assert found('"2 dollars"') == ["t2"]
+    assert found("book") == ["t3"]
+    assert found("nowhere") == []
+    assert get(http, "/api/series", text="refund", model="m1")["total"]["count"] == 2
+    first = get(http, "/api/traces", text="refund", limit=3)
+    last = get(http, "/api/traces", text="refund", limit=3, after=first["next"])
+    assert [item["trace_id"] for item in last["items"]] == ["t0"]
+
+
 def test_spans_of_a_trace_are_a_table(http: httpx2.Client, put: Callable[..., None]) -> None:
     """Columns; parents by place, those that are missing by id; what comes later by `since`."""
     put(
@@ -343,6 +373,9 @@ def test_a_conversation_is_its_turns_in_order(
         ("/api/traces", {"name": ""}, "name"),
         ("/api/traces", {"name": "x" * 257}, "name"),
         ("/api/traces", {"name": ["x"] * 21}, "name"),
+        ("/api/traces", {"text": "x"}, "text"),
+        ("/api/traces", {"text": '"x"'}, "text"),
+        ("/api/traces", {"text": ["xx"] * 11}, "text"),
         ("/api/traces/t/spans", {"since": "x"}, "since"),
         ("/api/facets/payload", {}, "facet"),
         ("/api/series", {"buckets": "501"}, "buckets"),

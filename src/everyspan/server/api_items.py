@@ -113,11 +113,15 @@ class TraceItem(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class TraceList(msgspec.Struct, frozen=True):
-    """Traces in order; `next` and `previous` are cursors for `after` and `before`."""
+    """Traces in order; `next` and `previous` are cursors for `after` and `before`.
+
+    `partial`: more traces may hold the text than those that are listed, which hold it last.
+    """
 
     items: list[TraceItem]
     next: str | None
     previous: str | None
+    partial: bool
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -269,11 +273,12 @@ class BucketItem(msgspec.Struct, frozen=True):
 
 
 class SeriesAnswer(msgspec.Struct, frozen=True):
-    """Figures over time; buckets without a trace are left out."""
+    """Figures over time; buckets without a trace are left out. `partial` as in a list."""
 
     bucket_ns: str
     total: FigureItem
     items: list[BucketItem]
+    partial: bool
 
 
 class GroupItem(msgspec.Struct, frozen=True):

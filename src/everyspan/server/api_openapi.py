@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from everyspan.server.account import ACCOUNT_HEADER
-from everyspan.server.api_operation import VALUES_MAX, Operation, Param, Values
+from everyspan.server.api_operation import Operation, Param, Values
 from everyspan.server.envelope import VERSION
 from everyspan.server.keys import ACCOUNT_MAX
 from everyspan.server.problem import Problem
@@ -132,13 +132,17 @@ def _param(param: Param) -> dict[str, Any]:
         case "cursor":
             schema = {"type": "string", "maxLength": param.length_max}
         case "text":
-            schema = {"type": "string", "minLength": 1, "maxLength": param.length_max}
+            schema = {
+                "type": "string",
+                "minLength": param.length_min,
+                "maxLength": param.length_max,
+            }
             if param.pattern is not None:
                 schema["pattern"] = f"^{param.pattern}$"
     if param.default is not None:
         schema["default"] = param.default
     if param.repeated:
-        schema = {"type": "array", "items": schema, "maxItems": VALUES_MAX}
+        schema = {"type": "array", "items": schema, "maxItems": param.values_max}
     words: dict[str, Any] = {
         "name": param.name,
         "in": param.where,

@@ -29,7 +29,8 @@ class Param(msgspec.Struct, kw_only=True, frozen=True):
     """A parameter of a query or a path.
 
     `integer` and `number` lie within `minimum` and `maximum`; a `time` is Unix nanoseconds in
-    decimal, or ISO-8601. `repeated` ones may be given up to VALUES_MAX times, any of which will do.
+    decimal, or ISO-8601. `repeated` ones may be given up to
+    `values_max` times.
     """
 
     name: str
@@ -38,11 +39,13 @@ class Param(msgspec.Struct, kw_only=True, frozen=True):
     where: Literal["query", "path"] = "query"
     minimum: int = 0
     maximum: int = INTEGER_MAX
+    length_min: int = 1
     length_max: int = TEXT_MAX
     choices: tuple[str, ...] = ()
     pattern: str | None = None
     default: str | int | None = None
     repeated: bool = False
+    values_max: int = VALUES_MAX
 
     def parse(self, text: str) -> Any:
         """Return the value of one text.
@@ -67,8 +70,8 @@ class Param(msgspec.Struct, kw_only=True, frozen=True):
                     raise ValueError(f"longer than {self.length_max} characters")
                 return text
             case "text":
-                if not 1 <= len(text) <= self.length_max:
-                    raise ValueError(f"not 1 to {self.length_max} characters")
+                if not self.length_min <= len(text) <= self.length_max:
+                    raise ValueError(f"not {self.length_min} to {self.length_max} characters")
                 if self.pattern is not None and re.fullmatch(self.pattern, text, re.ASCII) is None:
                     raise ValueError(f"not all {self.pattern}")
                 return text
@@ -114,7 +117,7 @@ class Values:
 
     def _read(self, param: Param, texts: list[str], errors: list[Detail]) -> None:
         loc = (param.where, param.name)
-        values_max = VALUES_MAX if param.repeated else 1
+        values_max = param.values_max if param.repeated else 1
         if len(texts) > values_max:
             errors.append(Detail(loc, f"given more than {values_max} times", "repeated"))
             return

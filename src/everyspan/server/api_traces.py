@@ -28,8 +28,9 @@ from everyspan.server.paging import (
     parse_cursor,
     to_cursor,
 )
+from everyspan.server.problem import Detail, InvalidRequestError
 from everyspan.server.row import SpanRow
-from everyspan.server.stores.base import Store
+from everyspan.server.stores.base import SearchQuery, Store
 from everyspan.server.stores.traces import (
     SpanGroup,
     SpanPosition,
@@ -40,8 +41,12 @@ from everyspan.server.stores.traces import (
     TraceQuery,
 )
 from everyspan.server.summary import Facet, TraceSort
+from everyspan.server.terms import TERM_LENGTH_MIN, TERMS_MAX, parse_texts
 from everyspan.server.timestamps import format_timestamp
 
+TEXT_TRACES_MAX = 1_000
+"""Traces that a search for text finds at most: those that hold it last (chosen)."""
+TEXT_TIME_MAX_S = 5.0
 SPANS = 10_000
 SPANS_MAX = 20_000
 PIECE_BYTES_MAX = 4 * 1024 * 1024
@@ -90,6 +95,14 @@ _FILTERS = (
             help=f"{help_} Repeated: one of them.",
         )
         for name, help_ in _FACET_HELP.items()
+    ),
+    Param(
+        name="text",
+        length_min=TERM_LENGTH_MIN,
+        repeated=True,
+        values_max=TERMS_MAX,
+        help="Traces with a span that holds the words, in its name or its payloads; in quotes, "
+        "the phrase. Repeated: all of them, in one span.",
     ),
     Param(
         name="has_error",
@@ -290,16 +303,17 @@ class _Traces:
 
     async def list_(self, request: Request, values: Values) -> Response:
         sort = values["sort"]
+        filter_, partial = await self._filter(account_of(request), values)
         page = await self._page(
             values,
             TraceQuery(
-                filter=_filter(account_of(request), values),
+                filter=filter_,
                 sort=sort,
                 descending=values["order"] == "desc",
                 limit=values["limit"],
             ),
         )
-        return _json(items.TraceList(*_listed(page, sort)))
+        return _json(items.TraceList(*_listed(page, sort), partial))
 
     async def show(self, request: Request, values: Values) -> Response:
         trace = await self._store.get_trace(account_of(request), _key(values))
@@ -364,7 +378,7 @@ class _Traces:
         )
 
     async def series(self, request: Request, values: Values) -> Response:
-        filter_ = _filter(account_of(request), values)
+        filter_, partial = await self._filter(account_of(request), values)
         series = await self._store.series(filter_, buckets=values["buckets"])
         buckets = []
         for place, figures in series.buckets:
@@ -375,7 +389,9 @@ class _Traces:
                 )
             )
         return _json(
-            items.SeriesAnswer(str(series.bucket_ns), items.figure_item(series.total), buckets)
+            items.SeriesAnswer(
+                str(series.bucket_ns), items.figure_item(series.total), buckets, partial
+            )
         )
 
     async def overview(self, request: Request, values: Values) -> Response:
@@ -409,6 +425,31 @@ class _Traces:
                 waiting_bytes=health.waiting_bytes,
             )
         )
+
+    async def _filter(self, account: str, values: Values) -> tuple[TraceFilter, bool]:
+        """Return what is asked for, and whether more traces may hold the text."""
+        filter_ = _filter(account, values)
+        if not values["text"]:
+            return filter_, False
+        try:
+            texts = parse_texts(values["text"])
+        except ValueError:
+            detail = Detail(("query", "text"), "text is too short between its quotes", "range")
+            raise InvalidRequestError(422, [detail]) from None
+        found = await self._store.search_traces(
+            SearchQuery(
+                account=account,
+                texts=texts,
+                # A trace's spans start no earlier than it does.
+                from_ns=values["from"],
+                descending=True,
+                limit=TEXT_TRACES_MAX,
+                time_max_s=TEXT_TIME_MAX_S,
+            )
+        )
+        keys = dict.fromkeys(bytes.fromhex(trace_hex(id_)) for id_ in found.trace_ids)
+        named = msgspec.structs.replace(filter_, traces=tuple(keys))
+        return named, found.through is not None
 
     async def _page(self, values: Values, query: TraceQuery) -> TracePage:
         after = parse_cursor(values["after"], TracePosition)

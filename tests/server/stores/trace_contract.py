@@ -24,6 +24,7 @@ from everyspan.server.stores.traces import (
 )
 from everyspan.server.summary import TraceSort
 from tests.server.rows import START_NS, make_row
+from tests.server.stores.producers_contract import lost, make_report
 from tests.waiting import DEADLINE_S
 
 SECOND_NS = 1_000_000_000
@@ -202,6 +203,17 @@ class TraceContract:
         assert [trace.key for trace in await listed(store)] == [key("t")]
         assert await store.changed_traces("a", after=later.change, limit=9) == []
 
+    async def test_a_loss_that_was_reported_later_tells(self, store: Store) -> None:
+        """P11: a producer's report changes the row, though no span was written."""
+        record = b'{"__everyspan__":{"p":"p-1","n":1,"rev":1,"total":2}}'
+        await store.upsert([make_row(metadata=record)])
+        [trace] = await listed(store, count=1)
+        assert trace.summary.state == "unaccounted"
+        report = make_report(losses=[lost("t", "p-1", total=2, expired=1)])
+        await store.put_report("a", "p", report)
+        [later] = await wait_for(lambda: store.changed_traces("a", after=trace.change, limit=9))
+        assert (later.summary.state, later.summary.dropped) == ("lost", {"expired": 1})
+
     async def test_a_span_that_moves_leaves_its_trace(self, store: Store) -> None:
         """A change of `trace_id`: the one is recounted, or gone, the other has it."""
         await store.upsert([make_row(id="x"), make_row(id="y"), make_row(id="z", trace_id="u")])
@@ -264,6 +276,8 @@ class TraceContract:
             ({"min_duration_ns": 3 * 10**8}, lambda t: t.summary.duration_ns >= 3 * 10**8),
             ({"max_duration_ns": 3 * 10**8}, lambda t: t.summary.duration_ns <= 3 * 10**8),
             ({"min_tokens": 20}, lambda t: t.summary.tokens >= 20),
+            ({"traces": (key("t1"), key("t2"))}, lambda t: t.key in (key("t1"), key("t2"))),
+            ({"traces": ()}, lambda _: False),
             ({"min_cost_usd": 0.3}, lambda t: (t.summary.cost_usd or 0) >= 0.3),
         ]
         facets: list[tuple[str, tuple[str, ...], Callable[[Trace], object]]] = [

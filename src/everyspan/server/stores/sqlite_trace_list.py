@@ -48,6 +48,8 @@ _SUMMARY_SQL = (
     "FROM traces t JOIN trace_summaries s USING (number)"
 )
 
+_NAMED_SQL = "traces t INDEXED BY traces_by_key"
+
 _decode = msgspec.json.Decoder(TraceSummary).decode
 
 _Found = tuple[int, int | float, bytes]
@@ -142,6 +144,9 @@ class _Finder:
     ) -> list[_Found]:
         """Return up to `count` traces beyond `position`."""
         column, index = _SORTS[sort]
+        if self._filter.traces is not None:
+            where, values = self._conditions(None)
+            return self._run(_NAMED_SQL, where, values, column, falling, position, count)
         facet, size = self._smallest()
         if sort == "start" or size < PROBED_MAX:
             if facet is not None:
@@ -154,12 +159,13 @@ class _Finder:
 
     def figures(self, from_ns: int, bucket_ns: int) -> Iterable[tuple[Any, ...]]:
         """Yield bucket, latency step (None: open), and sums over the traces of both."""
-        facet, _ = self._smallest()
+        named = self._filter.traces is not None
+        facet, _ = (None, 0) if named else self._smallest()
         if facet is not None and len(facet[1]) == 1:
             source, where, values = self._facet_range(facet, facet[1][0])
         else:
             # Ranges of several values would count a trace twice that has two of them.
-            source = "traces t INDEXED BY traces_by_start"
+            source = _NAMED_SQL if named else "traces t INDEXED BY traces_by_start"
             where, values = self._conditions(None)
         sql = (
             "SELECT (t.start_ns - ?) / ?, "
@@ -240,6 +246,10 @@ class _Finder:
                 "AND g.start_ns = t.start_ns AND g.otel_trace_id = t.otel_trace_id)"
             )
             values += [facet, *wanted]
+        if filter_.traces is not None:
+            sql += " AND t.otel_trace_id IN (SELECT unhex(value) FROM json_each(?))"
+            keys = [key.hex() for key in filter_.traces]
+            values.append(msgspec.json.encode(keys).decode())
         for condition, bound in (
             ("t.duration_ns >= ?", filter_.min_duration_ns),
             ("t.duration_ns <= ?", filter_.max_duration_ns),

@@ -27,7 +27,8 @@ class TraceFilter(msgspec.Struct, kw_only=True, frozen=True):
     max_duration_ns: int | None = None
     min_tokens: int | None = None
     min_cost_usd: float | None = None
-    text: str | None = None
+    traces: tuple[bytes, ...] | None = None
+    """Only these, by key; none at all where it is empty."""
 
 
 class TracePosition(msgspec.Struct, frozen=True, array_like=True):
