@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 
+from everyspan.model import credentials
 from everyspan.model.credentials import (
     NOTHING_FOUND,
     REDACTED,
@@ -139,3 +140,16 @@ def test_hostile_text_costs_time_by_its_length_alone(piece: str) -> None:
     """P5: by the square of its length it would take minutes."""
     text = json.dumps({"a": piece * ((1 << 18) // len(piece)), "password": "x"}).encode()
     assert redact_json(text).endswith(b'"password": "%b"}' % REDACTED.encode())
+
+
+def test_the_characters_that_fold_into_ascii_are_all_known() -> None:
+    """A key may be written with them; only texts that have one are folded."""
+    folding = {
+        char.encode()
+        for char in map(chr, (*range(0x80, 0xD800), *range(0xE000, 0x110000)))
+        if any(part.isascii() for part in char.casefold())
+    }
+    assert folding == {char for chars in credentials._FOLDING.values() for char in chars}
+    assert redact_json('{"paſſword":"x","ẞ":1}'.encode()) == (
+        '{"paſſword":"[REDACTED:credential]","ẞ":1}'.encode()
+    )

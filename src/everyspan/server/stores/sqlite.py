@@ -47,7 +47,13 @@ from everyspan.server.stores.base import (
 from everyspan.server.stores.sqlite_codec import Packer
 from everyspan.server.stores.sqlite_file import create, measure, open_writer
 from everyspan.server.stores.sqlite_readers import Deadline, Readers
-from everyspan.server.stores.sqlite_rows import ROW_BYTES, SELECT_ROW_SQL, from_values
+from everyspan.server.stores.sqlite_rows import (
+    BY_ID_SQL,
+    ROW_BYTES,
+    SELECT_ROW_SQL,
+    by_id,
+    from_values,
+)
 from everyspan.server.stores.sqlite_schema import prepare
 from everyspan.server.stores.sqlite_text import TextIndex
 from everyspan.server.stores.sqlite_traces import TraceFollower
@@ -74,8 +80,7 @@ SEARCHERS = 3
 GET_TIME_MAX_S = 10.0
 
 _GET_SQL = SELECT_ROW_SQL + (
-    "WHERE s.seq = (SELECT seq FROM spans WHERE account = ? AND id = ? "
-    "ORDER BY change DESC, seq DESC LIMIT 1)"
+    f"WHERE s.seq = (SELECT seq FROM {BY_ID_SQL}ORDER BY change DESC, seq DESC LIMIT 1)"
 )
 _COUNT_SQL = (
     "SELECT sum(CASE name WHEN 'seq' THEN value WHEN 'deleted' THEN -value END) FROM numbers"
@@ -155,7 +160,7 @@ class SqliteStore(Store):
 
     async def get(self, account: str, span_id: str) -> SpanRow | None:
         def read(connection: apsw.Connection, _deadline: Deadline) -> SpanRow | None:
-            for values in connection.execute(_GET_SQL, (account, span_id)):
+            for values in connection.execute(_GET_SQL, by_id(account, span_id)):
                 return from_values(values)
             return None
 

@@ -23,7 +23,12 @@ from everyspan.server.assessments import (
     check_author,
     overwrite_exists,
 )
-from everyspan.server.stores.sqlite_rows import otel_trace_id
+from everyspan.server.stores.sqlite_rows import (
+    BY_IDENTITY_SQL,
+    by_id,
+    by_identity,
+    otel_trace_id,
+)
 from everyspan.server.stores.sqlite_writer import Transaction
 
 _SELECT_SQL = (
@@ -33,7 +38,7 @@ _SELECT_SQL = (
 _GET_SQL = _SELECT_SQL + "assessments a JOIN spans s USING (seq) WHERE a.account = ? AND a.id = ?"
 _OF_SPANS_SQL = _SELECT_SQL + (
     "spans s INDEXED BY spans_by_id CROSS JOIN assessments a USING (seq) "
-    "WHERE s.account = ? AND s.id = ?"
+    "WHERE s.otel_span_id = ? AND s.account = ? AND s.id = ?"
 )
 _OF_TRACE_SQL = _SELECT_SQL + (
     "spans s INDEXED BY spans_by_trace CROSS JOIN assessments a USING (seq) "
@@ -43,7 +48,7 @@ _ROOT_SQL = (
     "SELECT seq, id FROM spans INDEXED BY spans_by_trace WHERE account = ? AND otel_trace_id = ? "
     "AND trace_id = ? AND parent_id IS NULL ORDER BY start_ns, id LIMIT 1"
 )
-_SPAN_SQL = "SELECT seq, id FROM spans WHERE account = ? AND id = ? AND trace_id = ?"
+_SPAN_SQL = f"SELECT seq, id FROM {BY_IDENTITY_SQL}"
 _COUNT_SQL = "SELECT count(*) FROM assessments WHERE seq = ?"
 _INSERT_SQL = (
     "INSERT INTO assessments (account, id, seq, type, content, created_by, created_ns, updated_ns) "
@@ -76,7 +81,7 @@ def add(transaction: Transaction, account: str, draft: Draft, author: Author) ->
         trace = otel_trace_id(draft.trace_id)
         target: Any = connection.execute(_ROOT_SQL, (account, trace, draft.trace_id)).fetchone()
     else:
-        key = (account, draft.span_id, draft.trace_id)
+        key = by_identity(account, draft.trace_id, draft.span_id)
         target = connection.execute(_SPAN_SQL, key).fetchone()
     if target is None:
         what = "the trace has no root span" if draft.span_id is None else "no span has these ids"
@@ -129,7 +134,7 @@ def list_(
     """See `Store.assessments`."""
     parameters: list[Any]
     if span_id is not None:
-        sql, parameters = _OF_SPANS_SQL, [account, span_id]
+        sql, parameters = _OF_SPANS_SQL, [*by_id(account, span_id)]
     else:
         assert trace_id is not None
         sql, parameters = _OF_TRACE_SQL, [account, otel_trace_id(trace_id), trace_id]

@@ -40,7 +40,7 @@ def open_writer(path: str, *, vfs: str | None = None) -> apsw.Connection:
     """
     connection = apsw.Connection(path, vfs=vfs)
     try:
-        add_unpack(connection)
+        _prepare(connection)
         connection.set_busy_timeout(int(LOCK_WAIT_S * 1000))
         # Before the first change: the mode stays in the file.
         read_version(connection, path)
@@ -62,7 +62,7 @@ def open_reader(path: str) -> apsw.Connection:
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
     connection.set_busy_timeout(int(LOCK_WAIT_S * 1000))
     connection.pragma("cache_size", -16 * 1024)
-    add_unpack(connection)
+    _prepare(connection)
     return connection
 
 
@@ -72,6 +72,13 @@ def measure(path: Path) -> tuple[int, int]:
     size = sum(file.stat().st_size for file in files if file.exists())
     disk = os.statvfs(path)
     return size, disk.f_bavail * disk.f_frsize
+
+
+def _prepare(connection: apsw.Connection) -> None:
+    # Plans do not depend on the values bound, since indexes are named. Otherwise SQLite would plan
+    # a statement anew for every row that it reads by: 17 us, ten times what the rest of it takes.
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    add_unpack(connection)
 
 
 def read_version(connection: apsw.Connection, path: str) -> int:

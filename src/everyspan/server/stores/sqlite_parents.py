@@ -14,14 +14,20 @@ import msgspec
 
 from everyspan.errors import RequestError
 from everyspan.server.row import SpanRow
-from everyspan.server.stores.sqlite_rows import otel_trace_id
+from everyspan.server.stores.sqlite_rows import (
+    BY_ID_SQL,
+    BY_IDENTITY_SQL,
+    by_id,
+    by_identity,
+    otel_trace_id,
+)
 
 HOPS_MAX = 1_000
 """Stored ancestors looked at for one link. A deeper tree is taken as it is: an upper bound on what
 one span can cost the writer is worth more than refusing a cycle of a thousand spans."""
 
-_PARENT_SQL = "SELECT parent_id FROM spans WHERE account = ? AND id = ? AND trace_id = ?"
-_TRACES_SQL = "SELECT DISTINCT otel_trace_id FROM spans WHERE account = ? AND id = ? LIMIT 2"
+_PARENT_SQL = f"SELECT parent_id FROM {BY_IDENTITY_SQL}"
+_TRACES_SQL = f"SELECT DISTINCT otel_trace_id FROM {BY_ID_SQL} LIMIT 2"
 
 Identity = tuple[str, str]
 
@@ -48,13 +54,12 @@ def check_parents(
     """
     stored: dict[Identity, tuple[str | None] | None] = {}
 
-    def look_up(identity: Identity) -> tuple[str | None] | None:
+    def look_up(key: Identity) -> tuple[str | None] | None:
         """Return the stored span's parent in a tuple, None if there is no such span."""
-        if identity not in stored:
-            trace_id, span_id = identity
-            found = connection.execute(_PARENT_SQL, (account, span_id, trace_id)).fetchone()
-            stored[identity] = found
-        return stored[identity]
+        if key not in stored:
+            found = connection.execute(_PARENT_SQL, by_identity(account, *key)).fetchone()
+            stored[key] = found
+        return stored[key]
 
     rooted: set[Identity] = set()
     for (trace_id, span_id), position in moved.items():
@@ -67,7 +72,7 @@ def check_parents(
             # One trace may be known by several forms of its id (`otlp:F2`).
             traces = {otel_trace_id(trace) for trace, id_ in versions if id_ == parent_id}
             traces.update(
-                trace for (trace,) in connection.execute(_TRACES_SQL, (account, parent_id))
+                trace for (trace,) in connection.execute(_TRACES_SQL, by_id(account, parent_id))
             )
             if len(traces) == 1 and otel_trace_id(trace_id) not in traces:
                 raise _conflict("PARENT_IN_ANOTHER_TRACE", "it is in another trace", position)

@@ -60,6 +60,13 @@ SELECT_ROW_SQL = (
     "SELECT " + ", ".join(f"s.{column}" for column in ROW_COLUMNS) + ", unpack(p.codec, p.body) "
     "FROM spans s JOIN payloads p USING (seq) "
 )
+BY_ID_SQL = "spans INDEXED BY spans_by_id WHERE otel_span_id = ? AND account = ? AND id = ? "
+"""All spans with an id, in whatever trace; its parameters are `by_id`."""
+BY_IDENTITY_SQL = (
+    "spans INDEXED BY spans_by_id WHERE otel_span_id = ? AND otel_trace_id = ? "
+    "AND account = ? AND id = ? AND trace_id = ?"
+)
+"""The one span of an identity; its parameters are `by_identity`."""
 _AGGREGATED: dict[UsageFrom | None, int] = {
     None: 0,
     "output.usage": 0,
@@ -127,6 +134,17 @@ def otel_trace_id(trace_id: str) -> bytes:
     return bytes.fromhex(trace_hex(trace_id))
 
 
+def by_id(account: str, span_id: str) -> tuple[Any, ...]:
+    """Return the parameters of BY_ID_SQL."""
+    return (otel_span_id(span_id), account, span_id)
+
+
+def by_identity(account: str, trace_id: str, span_id: str) -> tuple[Any, ...]:
+    """Return the parameters of BY_IDENTITY_SQL."""
+    return (otel_span_id(span_id), otel_trace_id(trace_id), account, span_id, trace_id)
+
+
+@lru_cache(maxsize=4_096)  # Asked twice for every span that is written.
 def otel_span_id(span_id: str) -> bytes:
     """Return the 8 bytes that stand for a span in OpenTelemetry (`otlp:F2`)."""
     return bytes.fromhex(span_hex(span_id))

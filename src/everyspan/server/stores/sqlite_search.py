@@ -29,6 +29,7 @@ from everyspan.server.stores.sqlite_rows import (
     ROW_BYTES,
     SELECT_ROW_SQL,
     from_values,
+    otel_span_id,
     otel_trace_id,
     read_metadata,
     read_payloads,
@@ -335,11 +336,12 @@ class _Search:
         """Return at most two matches with this id, in order of arrival."""
         sql = (
             f"SELECT s.seq, {self._sort}, s.trace_id, s.id FROM spans s INDEXED BY spans_by_id "
-            f"WHERE {where} AND s.id = ? ORDER BY s.seq"
+            f"WHERE {where} AND s.otel_span_id = ? AND s.id = ? ORDER BY s.seq"
         )
+        parameters = [*parameters, otel_span_id(id_), id_]
         if self._candidates is None:
-            return list(self._connection.execute(f"{sql} LIMIT 2", [*parameters, id_]))
-        rows = self._connection.execute(sql, [*parameters, id_])
+            return list(self._connection.execute(f"{sql} LIMIT 2", parameters))
+        rows = self._connection.execute(sql, parameters)
         return list(islice((values for values in rows if self._has_texts(values[0])), 2))
 
 
@@ -365,6 +367,8 @@ class _Filters:
         for trace_ids in (query.trace_ids, named_in_texts):
             self._any_of("s.otel_trace_id", tuple(map(otel_trace_id, trace_ids)))
         self._any_of("s.task_id", query.task_ids)
+        for ids in (query.span_ids, tuple(id_ for _, id_ in query.spans)):
+            self._any_of("s.otel_span_id", tuple(map(otel_span_id, ids)))
         self._any_of("s.id", query.span_ids)
         self._any_of("s.parent_id", query.parent_ids)
         self._any_of("s.name", query.names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 from everyspan.server.merge import merge
 from everyspan.server.patch import SpanPatch, apply_patch
@@ -10,9 +11,13 @@ from everyspan.server.row import SpanRow
 from everyspan.server.stores.sqlite_codec import Packer
 from everyspan.server.stores.sqlite_parents import check_parents
 from everyspan.server.stores.sqlite_rows import (
+    BY_ID_SQL,
+    BY_IDENTITY_SQL,
     DERIVED_COLUMNS,
     ROW_COLUMNS,
     SELECT_ROW_SQL,
+    by_id,
+    by_identity,
     from_values,
     otel_trace_id,
     to_body,
@@ -23,14 +28,23 @@ from everyspan.server.stores.sqlite_traces import mark_due
 from everyspan.server.stores.sqlite_writer import Transaction
 
 _SELECT_NUMBERED_SQL = SELECT_ROW_SQL.replace("SELECT ", "SELECT s.seq, ", 1)
-_STORED_SQL = _SELECT_NUMBERED_SQL + "WHERE s.account = ? AND s.id = ? AND s.trace_id = ?"
+_STORED_SQL = _SELECT_NUMBERED_SQL + f"WHERE s.seq = (SELECT seq FROM {BY_IDENTITY_SQL})"
 _PATCHED_SQL = _SELECT_NUMBERED_SQL + (
-    "WHERE s.seq = (SELECT seq FROM spans WHERE account = ? AND id = ? "
+    f"WHERE s.seq = (SELECT seq FROM {BY_ID_SQL}"
     "ORDER BY trace_id = ? DESC, change DESC, seq DESC LIMIT 1)"
 )
 _INSERT_BODY_SQL = "INSERT INTO payloads (seq, codec, body) VALUES (?, ?, ?)"
-_UPDATED = ("change", *ROW_COLUMNS, *DERIVED_COLUMNS)
-_UPDATE_SQL = f"UPDATE spans SET {', '.join(f'{column} = ?' for column in _UPDATED)} WHERE seq = ?"
+_COLUMNS = (*ROW_COLUMNS, *DERIVED_COLUMNS)
+_INDEXED = (
+    *("account", "trace_id", "id", "start_ns", "task_id"),
+    *("otel_trace_id", "otel_span_id"),
+)
+_OTHERS = tuple(column for column in _COLUMNS if column not in _INDEXED)
+# SQLite writes the entry of every index that has a column named here, changed or not. Nearly no
+# version changes what its span is found by, so nearly all updates leave the indexes alone.
+_UPDATE_SQL = f"UPDATE spans SET change = ?, {' = ?, '.join(_OTHERS)} = ? WHERE seq = ?"
+_UPDATE_ALL_SQL = f"UPDATE spans SET change = ?, {' = ?, '.join(_COLUMNS)} = ? WHERE seq = ?"
+_others = itemgetter(*map(_COLUMNS.index, _OTHERS))
 _UPDATE_BODY_SQL = "UPDATE payloads SET codec = ?, body = ? WHERE seq = ?"
 
 
@@ -53,14 +67,16 @@ def upsert(
         versions[identity] = row if known is None else merge(known, row)
         positions.setdefault(identity, position)
 
-    seqs: dict[tuple[str, str], int] = {}
+    stored: dict[tuple[str, str], tuple[int, SpanRow]] = {}
     moved: dict[tuple[str, str], int] = {}
     for identity, row in versions.items():
         old_parent = None
-        for seq, *values in connection.execute(_STORED_SQL, (row.account, row.id, row.trace_id)):
+        for seq, *values in connection.execute(
+            _STORED_SQL, by_identity(row.account, row.trace_id, row.id)
+        ):
             old = from_values(tuple(values))
             old_parent = old.parent_id
-            seqs[identity] = seq
+            stored[identity] = seq, old
             row = versions[identity] = merge(old, row)
         if row.parent_id is not None and row.parent_id != old_parent:
             moved[identity] = positions[identity]
@@ -75,7 +91,7 @@ def upsert(
         )
 
     for identity, row in versions.items():
-        _put(transaction, packer, row, seqs.get(identity))
+        _put(transaction, packer, row, stored.get(identity))
     return list(versions.values())
 
 
@@ -84,7 +100,9 @@ def patch(
 ) -> SpanRow | None:
     """See `Store.patch`."""
     connection = transaction.connection
-    found = connection.execute(_PATCHED_SQL, (account, span_id, changes.trace_id)).fetchone()
+    found = connection.execute(
+        _PATCHED_SQL, (*by_id(account, span_id), changes.trace_id)
+    ).fetchone()
     if found is None:
         return None
     seq, *values = found
@@ -95,17 +113,28 @@ def patch(
         check_parents(connection, account, {identity: row}, {identity: 0}, foreign_parents=True)
     if row.trace_id != old.trace_id:
         mark_due(connection, [(account, otel_trace_id(old.trace_id))])
-    _put(transaction, packer, row, seq)
+    _put(transaction, packer, row, (seq, old))
     return row
 
 
-def _put(transaction: Transaction, packer: Packer, row: SpanRow, seq: int | None) -> None:
+def _put(
+    transaction: Transaction, packer: Packer, row: SpanRow, stored: tuple[int, SpanRow] | None
+) -> None:
     connection, change = transaction.connection, transaction.change
+    values = to_values(row)
     codec, body = packer.pack(to_body(row))
-    if seq is None:
+    if stored is None:
         seq = transaction.new_seq()
-        connection.execute(INSERT_SQL, (seq, change, *to_values(row)))
+        connection.execute(INSERT_SQL, (seq, change, *values))
         connection.execute(_INSERT_BODY_SQL, (seq, codec, body))
+        return
+    seq, old = stored
+    if _found_by(row) == _found_by(old):
+        connection.execute(_UPDATE_SQL, (change, *_others(values), seq))
     else:
-        connection.execute(_UPDATE_SQL, (change, *to_values(row), seq))
-        connection.execute(_UPDATE_BODY_SQL, (codec, body, seq))
+        connection.execute(_UPDATE_ALL_SQL, (change, *values, seq))
+    connection.execute(_UPDATE_BODY_SQL, (codec, body, seq))
+
+
+def _found_by(row: SpanRow) -> tuple[object, ...]:
+    return row.trace_id, row.start_ns, row.task_id

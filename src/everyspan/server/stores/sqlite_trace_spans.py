@@ -26,13 +26,9 @@ _OUTLINE_SQL = (
     f"SELECT {', '.join(SpanOutline.__struct_fields__)} FROM spans INDEXED BY spans_by_trace "
     "WHERE account = ? AND otel_trace_id = ?"
 )
-_BY_ID_SQL = (
-    "SELECT seq FROM spans INDEXED BY spans_by_id WHERE account = ? AND id = ? "
-    "AND otel_trace_id = ? ORDER BY change DESC LIMIT 1"
-)
-_BY_OTEL_ID_SQL = (
-    "SELECT seq FROM spans INDEXED BY spans_by_trace WHERE account = ? AND otel_trace_id = ? "
-    "AND otel_span_id = ? ORDER BY change DESC LIMIT 1"
+_BY_ANY_ID_SQL = (
+    "SELECT seq FROM spans INDEXED BY spans_by_id WHERE otel_span_id = ? AND otel_trace_id = ? "
+    "AND account = ? ORDER BY id = ? DESC, change DESC LIMIT 1"
 )
 _GROUPS: dict[SpanGroup, str] = {
     "model": "model",
@@ -69,11 +65,8 @@ def outline(
 
 def get_span(connection: apsw.Connection, account: str, key: bytes, span_id: str) -> SpanRow | None:
     """See `Store.trace_span`."""
-    seq = connection.execute(_BY_ID_SQL, (account, span_id, key)).get
-    if seq is None:
-        # No index has it: all spans of the trace are looked at for an id in this form.
-        values = (account, key, otel_span_id(span_id))
-        seq = connection.execute(_BY_OTEL_ID_SQL, values).get
+    values = (otel_span_id(span_id), key, account, span_id)
+    seq = connection.execute(_BY_ANY_ID_SQL, values).get
     for row in connection.execute(SELECT_ROW_SQL + "WHERE s.seq = ?", (seq,)):
         return from_values(row)
     return None

@@ -23,7 +23,12 @@ import msgspec
 
 from everyspan.model.report import PartLosses
 from everyspan.server.row import SpanRow
-from everyspan.server.stores.sqlite_rows import SELECT_ROW_SQL, from_values
+from everyspan.server.stores.sqlite_rows import (
+    BY_IDENTITY_SQL,
+    SELECT_ROW_SQL,
+    by_identity,
+    from_values,
+)
 from everyspan.server.stores.sqlite_writer import Transaction
 from everyspan.server.summary import Facet, RootPayloads, SpanFacts, Summarizer, TraceSummary
 
@@ -112,7 +117,7 @@ _SPANS_SQL = (
     "WHERE account = ? AND otel_trace_id = ?"
 )
 _LOSSES_SQL = "SELECT told_ns, losses FROM losses WHERE account = ? AND otel_trace_id = ?"
-_SPAN_SQL = SELECT_ROW_SQL + "WHERE s.account = ? AND s.id = ? AND s.trace_id = ?"
+_SPAN_SQL = SELECT_ROW_SQL + f"WHERE s.seq = (SELECT seq FROM {BY_IDENTITY_SQL})"
 _MARK_SQL = (
     "INSERT INTO traces_due VALUES (?, ?, ?) ON CONFLICT DO UPDATE "
     "SET due_ns = min(due_ns, excluded.due_ns)"
@@ -194,7 +199,9 @@ def summarize(
         summarizer.add_losses(_decode_losses(losses), told_ns)
 
     def read(span: SpanFacts) -> RootPayloads:
-        values = connection.execute(_SPAN_SQL, (account, span.id, span.trace_id)).fetchone()
+        values = connection.execute(
+            _SPAN_SQL, by_identity(account, span.trace_id, span.id)
+        ).fetchone()
         assert values is not None
         return _payloads(from_values(values))
 
