@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from everyspan.errors import RequestError
 from everyspan.server import otlp_json, otlp_protobuf
 from everyspan.server.otlp_span import (
+    GROUPS_MAX,
     SPAN_ID_REFUSED,
     TRACE_ID_REFUSED,
     VALUES_MAX,
@@ -423,6 +424,23 @@ def test_a_large_body_is_read_as_a_small_one_is() -> None:
     bad = to_json(make_request(make_span({"t": text}))).replace(b'"spans": [', b'"spans": [5, ')
     with pytest.raises(RequestError):
         from_json(bad)
+
+
+def test_resources_and_scopes_are_counted() -> None:
+    """P4: each costs microseconds, and an empty one has two bytes."""
+    many = GROUPS_MAX
+    for body in (b"\x0a\x00" * (many + 1), field(1, b"\x12\x00" * many)):
+        with pytest.raises(RequestError) as raised:
+            from_protobuf(body)
+        assert raised.value.code == "TOO_MANY_GROUPS"
+    requests: list[dict[str, Any]] = [
+        {"resourceSpans": [{}] * (many + 1)},
+        {"resourceSpans": [{"scopeSpans": [{}] * many}]},
+    ]
+    for request in requests:
+        with pytest.raises(RequestError) as raised:
+            from_json(request)
+        assert raised.value.code == "TOO_MANY_GROUPS"
 
 
 def test_values_helper_says_what_it_should() -> None:

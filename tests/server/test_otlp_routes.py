@@ -370,6 +370,16 @@ async def test_what_is_wrong_at_the_end_is_found_before_the_start_is_stored(
     assert (reply.status_code, health.spans) == (400, 0)
 
 
+@both_encodings
+async def test_spans_that_are_none_end_a_request(headers: dict[str, str], encode: Any) -> None:
+    """P4: the millionth empty span is not read."""
+    empty: dict[str, Any] = {"resourceSpans": [{"scopeSpans": [{"spans": [{}] * 30_000}]}]}
+    async with _client(create_app(failing_store(AssertionError("asked")))) as client:
+        reply = await client.post(TRACES, content=encode(empty), headers=headers)
+    assert reply.status_code == 400
+    assert "more than 10000 spans were refused" in status_of(reply)[1]
+
+
 async def test_a_large_request_lets_others_run(tmp_path: Path) -> None:
     """H4, P4: the loop is held for a slice at a time, not for the whole of it."""
     store = SqliteStore(tmp_path / "spans.db")

@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 
 from everyspan.server.otlp_span import Attributes
 from everyspan.server.otlp_tables import (
+    CONTENT_EVENTS,
+    EVERYSPAN_DATA,
     INPUT_LLM,
     JSON_KEYS,
+    METADATA_PREFIXES,
     MIME_TYPES,
     OUTPUT_LLM,
     SCHEMA_KEY,
@@ -23,6 +26,7 @@ _GATHERED = [key.removesuffix(_INDEX) for key in (*INPUT_LLM, *OUTPUT_LLM) if ke
 _INDEXED = re.compile(
     rf"({'|'.join(map(re.escape, _GATHERED))})\.([0-9]{{1,18}})\.(.+)", re.ASCII | re.DOTALL
 )
+_PREFIXES = (*(f"{name}." for name in _GATHERED), *METADATA_PREFIXES, EVERYSPAN_DATA)
 _COUNT_MAX = 2**53
 _NOTHING = (None, "")
 
@@ -42,16 +46,23 @@ class AttributeReader:
         self._values = attributes
         self._used: set[str] = set()
         self._indexed: dict[str, list[tuple[str, int, str, Any]]] = {}
-        for key in attributes:
+        # Most keys are whole names: they are looked at no further.
+        self._prefixed = [key for key in attributes if key.startswith(_PREFIXES)]
+        for key in self._prefixed:
             match = _INDEXED.fullmatch(key)
             if match is not None:
                 name, index, rest = match.groups()
                 found = self._indexed.setdefault(name + _INDEX, [])
                 found.append((key, int(index), rest, attributes[key]))
-        self._parsed = _schema_keys(attributes.get(SCHEMA_KEY))
+        schema = attributes.get(SCHEMA_KEY)
+        self._parsed = _schema_keys(schema) if isinstance(schema, str) else frozenset()
 
     def __contains__(self, key: str) -> bool:
         return self._values.get(key) not in _NOTHING
+
+    def has_any(self, keys: frozenset[str]) -> bool:
+        """Whether one of many keys is there."""
+        return not keys.isdisjoint(self._values)
 
     def peek(self, key: str) -> Any:
         """Return a value as it was sent, without using it."""
@@ -61,17 +72,25 @@ class AttributeReader:
         """Note that what these say is told elsewhere."""
         self._used.update(keys)
 
-    def payload(self, key: str) -> Any:
-        """Return the value of a key, or of all its indexed ones; None where there is none."""
-        indexed = self._indexed.get(key)
-        if indexed is not None:
-            self._used.update(source for source, *_ in indexed)
-            return gather((index, rest, value) for _, index, rest, value in indexed)
-        value = self._values.get(key)
-        if value in _NOTHING:
-            return None
-        self._used.add(key)
-        return self._read(key, value)
+    def first(self, keys: Iterable[str], content: Any = None) -> tuple[str, Any]:
+        """Return the first key that has a value, itself or indexed, and that; "" and None if none.
+
+        Args:
+            content: The value of CONTENT_EVENTS.
+        """
+        for key in keys:
+            if key in self._values:
+                value = self._values[key]
+                if value not in _NOTHING:
+                    self._used.add(key)
+                    return key, self._read(key, value)
+            elif key in self._indexed:
+                indexed = self._indexed[key]
+                self._used.update(source for source, *_ in indexed)
+                return key, gather((index, rest, value) for _, index, rest, value in indexed)
+            elif key == CONTENT_EVENTS and content is not None:
+                return key, content
+        return "", None
 
     def object(self, key: str) -> dict[str, Any]:
         """Return the members of an object, or of JSON text with one; {} where it is none."""
@@ -134,7 +153,8 @@ class AttributeReader:
         """
         found: dict[str, Any] = {}
         starts = tuple(prefixes)
-        for key, value in self._values.items():
+        for key in self._prefixed:
+            value = self._values[key]
             if key.startswith(starts) and value is not None:
                 prefix = next(start for start in starts if key.startswith(start))
                 self._used.add(key)
@@ -187,11 +207,9 @@ def _to_count(value: object) -> int | None:
     return value if 0 <= value < _COUNT_MAX else None
 
 
-def _schema_keys(schema: Any) -> frozenset[str]:
+def _schema_keys(schema: str) -> frozenset[str]:
     """Return the attributes that logfire's schema says to be objects or arrays."""
-    properties = (
-        members(members(parse_json(schema)).get("properties")) if isinstance(schema, str) else {}
-    )
+    properties = members(members(parse_json(schema)).get("properties"))
     found = set()
     for key, raw in properties.items():
         said = plain(raw)

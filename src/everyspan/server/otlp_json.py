@@ -18,6 +18,7 @@ from msgspec import Raw
 
 from everyspan.errors import RequestError
 from everyspan.server.otlp_span import (
+    GROUPS_MAX,
     KINDS,
     STATUS_ERROR,
     VALUE_DEPTH_MAX,
@@ -33,6 +34,7 @@ from everyspan.server.otlp_span import (
     parent_or_none,
     plain_bytes,
     plain_float,
+    too_many_groups,
 )
 
 OBJECTS_MAX = 4_000_000
@@ -138,7 +140,7 @@ def read_spans(body: bytes) -> Iterator[OtlpSpan | SpanRefusal | None]:
     None stands for nothing: it is yielded where much was read without a span, to let others run.
 
     Raises:
-        RequestError: 400; it cannot be decoded (`otlp:H7`). 413; it holds too many objects.
+        RequestError: 400; it cannot be decoded (`otlp:H7`). 413; it has too many objects or groups.
     """
     if not body:
         return  # A request without spans, as in protobuf.
@@ -150,11 +152,15 @@ def read_spans(body: bytes) -> Iterator[OtlpSpan | SpanRefusal | None]:
     if len(body) > _BIG_BODY_BYTES and body.count(b"{") > OBJECTS_MAX:
         raise RequestError(413, "TOO_MANY_OBJECTS", f"the body holds over {OBJECTS_MAX} objects")
     request = _outer(_decode_request, body, "the body")
+    groups = len(request.resource_spans or ())
     for resource_text in request.resource_spans or ():
         yield None
         resource_spans = _outer(_decode_resource_spans, resource_text, "resourceSpans")
         resource = _outer(_decode_resource, resource_spans.resource, "resource")
         attributes = _common(resource and resource.attributes)
+        groups += len(resource_spans.scope_spans or ())
+        if groups > GROUPS_MAX:
+            raise too_many_groups()
         for scope_text in resource_spans.scope_spans or ():
             yield None
             scope_spans = _outer(_decode_scope_spans, scope_text, "scopeSpans")

@@ -85,8 +85,8 @@ class Mapper:
         input_ = _input(read, content, unseen, is_call=is_call)
         output = _output(read, content, unseen, is_call=is_call)
 
-        usage = _usage(read, tables.USAGE)
-        aggregated = _usage(read, tables.AGGREGATED_USAGE)
+        usage = _usage(read, tables.USAGE, tables.USAGE_KEYS)
+        aggregated = _usage(read, tables.AGGREGATED_USAGE, tables.AGGREGATED_USAGE_KEYS)
         if operation in tables.AGGREGATING:
             usage, aggregated = {}, {**usage, **aggregated}
         if usage:
@@ -111,7 +111,7 @@ class Mapper:
         }
         group_id = read.text(tables.GROUP_ID, ID_MAX)
         task_id = read.text(tables.TASK_ID, TASK_ID_MAX)
-        data["tags"] = _first(read, tables.TAGS)
+        _, data["tags"] = read.first(tables.TAGS)
         data["metadata"] = _metadata(read)
         data["events"] = list(map(_event, events))
         data["links"] = [
@@ -256,7 +256,7 @@ def _operation(span: OtlpSpan, read: AttributeReader) -> str | None:
 
 def _input(read: AttributeReader, content: Content, unseen: set[str], *, is_call: bool) -> Any:
     keys = tables.INPUT_LLM if is_call else tables.INPUT_OTHER
-    key, value = _find(read, keys, content.input)
+    key, value = read.first(keys, content.input)
     if key == tables.CONTENT_EVENTS:
         unseen |= INPUT_EVENTS
         read.use(tables.EVENTS_KEY)
@@ -266,7 +266,7 @@ def _input(read: AttributeReader, content: Content, unseen: set[str], *, is_call
             ("system", tables.SYSTEM_KEY, content.system),
             ("tools", tables.TOOLS_KEY, content.tools),
         ):
-            more = read.payload(name_key)
+            _, more = read.first((name_key,))
             if more is None:
                 more = fallback
             if more is not None:
@@ -276,19 +276,11 @@ def _input(read: AttributeReader, content: Content, unseen: set[str], *, is_call
 
 def _output(read: AttributeReader, content: Content, unseen: set[str], *, is_call: bool) -> Any:
     keys = tables.OUTPUT_LLM if is_call else tables.OUTPUT_OTHER
-    key, value = _find(read, keys, content.output)
+    key, value = read.first(keys, content.output)
     if key == tables.CONTENT_EVENTS:
         unseen |= OUTPUT_EVENTS
         read.use(tables.EVENTS_KEY)
     return _as_object(key, value, "output")
-
-
-def _find(read: AttributeReader, keys: tuple[str, ...], content: Any) -> tuple[str, Any]:
-    for key in keys:
-        value = content if key == tables.CONTENT_EVENTS else read.payload(key)
-        if value is not None:
-            return key, value
-    return "", None
 
 
 def _as_object(key: str, value: Any, name: str) -> Any:
@@ -300,7 +292,11 @@ def _as_object(key: str, value: Any, name: str) -> Any:
     return {name: value}
 
 
-def _usage(read: AttributeReader, table: dict[str, tuple[str, ...]]) -> dict[str, int]:
+def _usage(
+    read: AttributeReader, table: dict[str, tuple[str, ...]], keys: frozenset[str]
+) -> dict[str, int]:
+    if not read.has_any(keys):
+        return {}
     found = {name: read.count(keys) for name, keys in table.items()}
     return {name: count for name, count in found.items() if count is not None}
 
@@ -331,14 +327,6 @@ def _service(origin: OtlpOrigin) -> str | None:
     if not isinstance(name, str) or name.startswith(UNKNOWN_SERVICE):
         return None
     return name
-
-
-def _first(read: AttributeReader, keys: tuple[str, ...]) -> Any:
-    for key in keys:
-        value = read.payload(key)
-        if value is not None:
-            return value
-    return None
 
 
 def _metadata(read: AttributeReader) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from everyspan.errors import RequestError
 from everyspan.server.otlp_span import (
+    GROUPS_MAX,
     VALUES_MAX,
     VALUES_REFUSED,
     Attributes,
@@ -32,6 +33,7 @@ from everyspan.server.otlp_span import (
     parent_or_none,
     plain_bytes,
     plain_float,
+    too_many_groups,
 )
 
 RUNTIME = api_implementation.Type()
@@ -65,7 +67,7 @@ def read_spans(body: bytes) -> Iterator[OtlpSpan | SpanRefusal | None]:
     None stands for nothing: it is yielded where much was read without a span, to let others run.
 
     Raises:
-        RequestError: 400; it cannot be decoded (`otlp:H7`).
+        RequestError: 400; it cannot be decoded (`otlp:H7`). 413; it has too many groups.
     """
     try:
         yield from _read_request(body)
@@ -74,10 +76,14 @@ def read_spans(body: bytes) -> Iterator[OtlpSpan | SpanRefusal | None]:
 
 
 def _read_request(body: bytes) -> Iterator[OtlpSpan | SpanRefusal | None]:
+    groups = 0
     for number, start, end in _fields(body, 0, len(body)):
         if number != _RESOURCE_SPANS:
             yield from _rest(number)
             continue
+        groups += 1
+        if groups > GROUPS_MAX:
+            raise too_many_groups()
         # Whatever order the fields come in, what is common to the spans is read first.
         resource = yield from _gather(body, start, end, _RESOURCE, "resource")
         attributes = _attributes(Resource.FromString(resource).attributes)
@@ -85,6 +91,9 @@ def _read_request(body: bytes) -> Iterator[OtlpSpan | SpanRefusal | None]:
             if inner != _SCOPE_SPANS:
                 yield from _rest(inner)
                 continue
+            groups += 1
+            if groups > GROUPS_MAX:
+                raise too_many_groups()
             packed = yield from _gather(body, scope_start, scope_end, _SCOPE, "scope")
             scope = InstrumentationScope.FromString(packed)
             origin = OtlpOrigin(attributes, scope.name, scope.version)
@@ -143,6 +152,8 @@ def _attributes(pairs: Any) -> Attributes:
 
 def _value(value: AnyValue) -> Any:
     # Nesting is bounded: the runtime has parsed it.
+    if text := value.string_value:  # Most values: one look instead of two.
+        return text
     which = value.WhichOneof("value")
     if which is None:
         return None

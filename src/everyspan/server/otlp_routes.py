@@ -37,6 +37,8 @@ OTLP_PATHS = (TRACES_PATH, f"{TRACES_PATH}/", LANGFUSE_PATH, *OTHER_SIGNALS)
 
 CHUNK_SPANS = 1_000
 CHUNK_BYTES = 4 * 1024 * 1024
+REFUSED_MAX = 10_000
+"""Spans of one request; what holds more of them is no trace, and an empty span is two bytes."""
 _SLICE_S = 0.004
 
 _Read = Callable[[bytes], Iterator[OtlpSpan | SpanRefusal | None]]
@@ -97,7 +99,7 @@ class _Traces:
         refused.clear()
         async for item in _resting(read(body)):
             if isinstance(item, SpanRefusal):
-                refused[str(item)] += 1
+                _count(item, refused)
         stored = 0
         async for rows in _chunks(_resting(read(body)), mapper, Counter()):
             await self._upsert(rows)
@@ -117,7 +119,7 @@ async def _chunks(
     size = 0
     async for item in items:
         if isinstance(item, SpanRefusal):
-            refused[str(item)] += 1
+            _count(item, refused)
             continue
         row = mapper.to_row(item)
         rows.append(row)
@@ -127,6 +129,14 @@ async def _chunks(
             rows, size = [], 0
     if rows:
         yield rows
+
+
+def _count(refusal: SpanRefusal, refused: Counter[str]) -> None:
+    refused[str(refusal)] += 1
+    if refused.total() > REFUSED_MAX:
+        raise RequestError(
+            400, "ALL_REFUSED", f"more than {REFUSED_MAX} spans were refused: {refusal}"
+        )
 
 
 async def _resting(

@@ -12,9 +12,13 @@ from typing import Any
 
 import msgspec
 
+from everyspan.errors import RequestError
+
 VALUES_MAX = 250_000
 """Attributes, events, links and values within values that one span may have: above what a batch of
 embedding vectors has, below what would hold up the server for long."""
+GROUPS_MAX = 100_000
+"""Resources and scopes in one request; each costs time, and an empty one only two bytes."""
 VALUE_DEPTH_MAX = 40
 """Lists and objects within one another. The protobuf runtime gives up at about 48."""
 
@@ -73,6 +77,12 @@ class OtlpSpan(msgspec.Struct, kw_only=True, gc=False):
 
 class SpanRefusal(Exception):
     """A span cannot be stored, and the others can; the text never repeats what was sent."""
+
+
+def too_many_groups() -> RequestError:
+    """Return the refusal of a request of too many resources and scopes."""
+    message = f"the request has more than {GROUPS_MAX} resources and scopes"
+    return RequestError(413, "TOO_MANY_GROUPS", message)
 
 
 NO_SPAN_ID = "0" * 16

@@ -301,6 +301,8 @@ AGGREGATED_USAGE = {
     )
     for name, keys in USAGE.items()
 }
+USAGE_KEYS = frozenset(key.partition(" > ")[0] for keys in USAGE.values() for key in keys)
+AGGREGATED_USAGE_KEYS = frozenset(key for keys in AGGREGATED_USAGE.values() for key in keys)
 COST_USD = (
     "gen_ai.usage.cost",
     "operation.cost",
