@@ -47,18 +47,18 @@ NAMES_NARROW_MAX = 500
 CANDIDATES_MAX = 5_000
 """Up to as many are looked at by themselves; beyond, spans are gone through in order."""
 FRESH_MAX = 50_000
-BATCH = 250
+BATCH = 1_000
 POLL_S = 0.5
-PREFIX_MIN = 3
-"""Letters that a word must begin with to be worth looking up."""
 
 _LONG = "evsplongtext"
 _NAME = "evspname"
 _OTHER_NAME = "evspothername"
 _TABLES = """
 CREATE VIRTUAL TABLE words USING fts5(
-    text, content='', contentless_delete=1, detail=none, tokenize='ascii'
+    text, content='', contentless_delete=1, detail=none, tokenize='ascii', prefix='1 2'
 );
+-- A quarter less work than with pages of 4,000 bytes.
+INSERT INTO words (words, rank) VALUES ('pgsz', 16000);
 CREATE TABLE names (number INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE) STRICT;
 CREATE TABLE place (
     change INTEGER NOT NULL,
@@ -363,7 +363,7 @@ class _Index:
         seqs = [
             seq
             for (seq,) in connection.execute(
-                "SELECT id FROM words_docsize WHERE id > ? ORDER BY id LIMIT ?", (swept, 4 * BATCH)
+                "SELECT id FROM words_docsize WHERE id > ? ORDER BY id LIMIT ?", (swept, BATCH)
             )
         ]
         if not seqs:
@@ -467,6 +467,6 @@ def _pieces(term: Term) -> tuple[list[bytes], bytes | None]:
             continue  # Perhaps the end of a longer word.
         if found.end() < len(term.text):
             whole.append(found[0])
-        elif len(found[0]) >= PREFIX_MIN:
+        else:
             prefix = found[0]
     return list(dict.fromkeys(whole))[:64], prefix
