@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from scale_gp_beta import (
 )
 
 from everyspan.model.ids import new_id
+from tests.serving import ServerProcess, serving
 
 START = datetime(2026, 1, 2, 3, 4, 5, 123456, tzinfo=UTC)
 
@@ -257,7 +259,7 @@ def test_an_unknown_parent_may_arrive_later(client: SGPClient) -> None:
 
 
 def test_errors_say_where(client: SGPClient) -> None:
-    """`sgp:E4`."""
+    """`sgp:E4`, E5; K4: an unknown cursor."""
     items = [item(n) for n in range(20)]
     items[17]["end_timestamp"] = START - timedelta(days=1)
     with pytest.raises(UnprocessableEntityError) as error:
@@ -283,3 +285,106 @@ async def test_the_asynchronous_client_works_too(base_url: str, account: str) ->
         back = client.spans.search(limit=3, ending_before="s08")
         ids = [[span.id for span in each.items] async for each in (await back).iter_pages()]
         assert ids == [["s05", "s06", "s07"], ["s02", "s03", "s04"], ["s00", "s01"]]
+
+
+def test_a_thousand_items_and_no_more(client: SGPClient) -> None:
+    """`sgp` §10.4."""
+    items = [item(n % 100, id=f"s{n:04}") for n in range(1_001)]
+    with pytest.raises(UnprocessableEntityError):
+        client.spans.upsert_batch(items=items)
+    assert list(client.spans.search(limit=1_000)) == []
+    listed = client.spans.upsert_batch(items=items[:1_000]).items
+    assert listed
+    assert len(listed) == len(list(client.spans.search(limit=1_000))) == 1_000
+
+
+def test_an_end_before_its_start_is_refused(client: SGPClient) -> None:
+    """`sgp` §10.5, by each way to write: nothing is stored."""
+    bad = item(0, end_timestamp=START - timedelta(microseconds=1))
+    for write in (
+        lambda: client.spans.create(**bad),
+        lambda: client.spans.batch(items=[item(1), bad]),
+        lambda: client.spans.upsert_batch(items=[item(1), bad]),
+    ):
+        with pytest.raises(UnprocessableEntityError):
+            write()
+    assert list(client.spans.search()) == []
+
+
+def test_long_ids_and_nul(client: SGPClient) -> None:
+    """`sgp` §10.8, §10.9."""
+    for fields, error in [
+        ({"id": "x" * 257}, UnprocessableEntityError),
+        ({"id": "😀" * 256}, BadRequestError),
+        ({"id": "a\0b"}, BadRequestError),
+        ({"trace_id": "a\0b"}, BadRequestError),
+        ({"parent_id": "a\0b"}, BadRequestError),
+        ({"group_id": "a\0b"}, BadRequestError),
+    ]:
+        with pytest.raises(error) as refused:
+            client.spans.upsert_batch(items=[item(0, **fields)])
+        assert next(iter(fields)) in str(refused.value)
+    for id_ in ("x" * 256, "😀" * 64):
+        made = client.spans.create(**item(0, id=id_, input={"a\0": "\0b"}))
+        assert made == client.spans.retrieve(id_)
+        assert made.input == {"a\ufffd": "\ufffdb"}
+
+
+def test_secrets_are_neither_stored_nor_echoed(client: SGPClient) -> None:
+    """`sgp` §10.10, P9: whatever call brings them or shows them; token counts stay."""
+    secret = "c4n4ryc4n4ryc4n4ry"
+    payload = {"password": secret, "note": [f"Bearer {secret}"], "max_tokens": 5}
+    left = {
+        "password": "[REDACTED:credential]",
+        "note": ["Bearer [REDACTED:credential]"],
+        "max_tokens": 5,
+    }
+    fields: dict[str, Any] = dict.fromkeys(("input", "output", "metadata", "expected"), payload)
+    named = f"call a://u:{secret}@h"
+    made = client.spans.create(**item(0, **fields) | {"name": named})
+    listed = client.spans.upsert_batch(items=[item(0, **fields) | {"name": named}]).items
+    assert listed == [made]
+    assert client.spans.update("s00", output=payload, name=named) == made
+    assert client.spans.retrieve("s00") == made
+    assert list(client.spans.search()) == [made]
+    assert made.name == "call a://u:[REDACTED:credential]@h"
+    assert [getattr(made, field) for field in fields] == [left] * 4
+    assert list(client.spans.search(search_texts=[secret])) == []
+
+
+@pytest.mark.parametrize("sort_by", ["start_timestamp", "duration_ms", "input_tokens"])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_paging_neither_loops_nor_skips(client: SGPClient, sort_by: Any, order: Any) -> None:
+    """`sgp` §10.11, `sgp:K3`: equal sort keys, and each id in several traces."""
+    items = [
+        item(n // 20, id=f"s{n % 10}" if n % 3 else f"only {n}", trace_id=f"t{n // 10}")
+        for n in range(60)
+    ]
+    client.spans.upsert_batch(items=items)
+    everything = {(each["trace_id"], each["id"]) for each in items}
+    whole = list(client.spans.search(limit=1_000, sort_by=sort_by, sort_order=order))
+    assert {(span.trace_id, span.id) for span in whole} == everything
+    for limit in (1, 4, 7):
+        page = client.spans.search(limit=limit, sort_by=sort_by, sort_order=order)
+        seen = []
+        for each in page.iter_pages():
+            assert isinstance(each.has_more, bool)
+            seen += each.items
+        assert seen == whole
+
+
+def test_what_was_answered_outlives_a_kill(tmp_path: Path) -> None:
+    """`sgp` §10.12, P8; `test_kill` does it under load."""
+    server = ServerProcess(tmp_path / "spans.db")
+    with SGPClient(api_key="any", account_id="local", base_url=server.base_url) as client:
+        stored = client.spans.upsert_batch(items=[item(n) for n in range(50)]).items
+        assessed = client.span_assessments.create(
+            assessment_type="comment", trace_id="t", comment="kept"
+        )
+        server.kill()
+    with (
+        serving(tmp_path / "spans.db") as base_url,
+        SGPClient(api_key="any", account_id="local", base_url=base_url) as client,
+    ):
+        assert list(client.spans.search(search_texts=["span"])) == stored
+        assert client.span_assessments.list(trace_id="t").items == [assessed]
