@@ -79,7 +79,8 @@ def test_a_number_below_the_minimum_is_raised_to_it(row: Setting) -> None:
 
 @rows(SETTINGS)
 @pytest.mark.parametrize(
-    "garbage", [*GARBAGE, True, [], float("nan"), float("-inf"), pytest.param(10**310, id="huge")]
+    "garbage",
+    [*GARBAGE, "1", True, [], float("nan"), float("-inf"), pytest.param(10**310, id="huge")],
 )
 def test_a_bad_argument_raises_and_is_named(row: Setting, garbage: Any) -> None:
     """trace:V3."""
@@ -293,10 +294,31 @@ def test_configure_refuses_a_bad_setting_and_keeps_what_was(nowhere: None) -> No
     assert [span.name for span in memory.spans] == ["still recorded"]
 
 
-@pytest.mark.parametrize("destination", [5, object(), everyspan.InMemoryTracingProcessor])
-def test_configure_refuses_what_is_no_destination(destination: Any, nowhere: None) -> None:
-    with pytest.raises(SettingsError, match="a destination must"):
+@pytest.mark.parametrize(
+    ("destination", "hint"),
+    [
+        (5, "5"),
+        (object(), ">"),
+        ([SGP_CONFIG], "an argument of its own: configure(first, second)"),
+        (everyspan.InMemoryTracingProcessor, "make one of it: InMemoryTracingProcessor(...)"),
+        (everyspan.SGPTracingProcessorConfig, "make one of it: SGPTracingProcessorConfig(...)"),
+    ],
+)
+def test_configure_refuses_what_is_no_destination(
+    destination: Any, hint: str, nowhere: None
+) -> None:
+    with pytest.raises(SettingsError, match="a destination must") as caught:
         everyspan.configure(destination)
+    assert str(caught.value).endswith(hint)
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"), [({}, "sgp_api_key"), ({"sgp_api_key": "k"}, "sgp_account_id")]
+)
+def test_half_a_configuration_says_what_is_missing(arguments: dict[str, Any], missing: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{missing} is missing: SGPTracingProcessorConfig"):
+        everyspan.SGPTracingProcessorConfig(**arguments)
 
 
 def test_a_configuration_of_an_unknown_type_is_refused(nowhere: None) -> None:
@@ -311,7 +333,7 @@ def test_a_configuration_of_an_unknown_type_is_refused(nowhere: None) -> None:
         lambda config: everyspan.set_tracing_processor_configs([config]),
     ]
     for call in calls:
-        with pytest.raises(SettingsError, match=r"known types: agentex, .*sgp"):
+        with pytest.raises(SettingsError, match=r"known types: agentex, console, file, otlp, sgp"):
             call(Unknown())
 
 

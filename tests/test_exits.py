@@ -251,7 +251,7 @@ with everyspan.span("one"):
 """)
     assert done.returncode == 0
     assert done.stderr.count("\n") == 1
-    assert "everyspan serve" in done.stderr
+    assert f"`everyspan serve --port {port}`" in done.stderr
     assert took_s < 0.5 + SLACK_S
 
 

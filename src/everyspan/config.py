@@ -570,6 +570,9 @@ def check_address(address: object, name: str) -> None:
 
 def _resolve_number(row: Setting, given: object, environ: Mapping[str, str]) -> Resolved:
     if given is not None:
+        if isinstance(given, str):
+            # The environment has only text; an argument that is text is a slip.
+            raise _refusal(row, given, row.name)
         return Resolved(row, _parse(row, given, row.name), ARGUMENT)
     text = environ.get(row.env, "").strip()
     if not text:
@@ -646,13 +649,17 @@ def _parse(row: Setting, given: object, name: str) -> float | int:
     number = _to_number(given)
     is_above = number is not None and row.maximum is not None and number > row.maximum
     if number is None or is_above or (row.whole and not number.is_integer()):
-        kind = "a whole number" if row.whole else "a number"
-        bounds = f"of at least {row.minimum}"
-        if row.maximum is not None:
-            bounds = f"from {row.minimum} to {row.maximum}"
-        raise SettingsError(f"{name} must be {kind} {bounds}, got {given!r}")
+        raise _refusal(row, given, name)
     number = max(number, float(row.minimum))
     return int(number) if row.whole else number
+
+
+def _refusal(row: Setting, given: object, name: str) -> SettingsError:
+    kind = "a whole number" if row.whole else "a number"
+    bounds = f"of at least {row.minimum}"
+    if row.maximum is not None:
+        bounds = f"from {row.minimum} to {row.maximum}"
+    return SettingsError(f"{name} must be {kind} {bounds}, got {given!r}")
 
 
 def _to_number(given: object) -> float | None:

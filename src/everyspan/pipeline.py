@@ -476,9 +476,18 @@ def build(destination: Destination, settings: Settings) -> Processor | Exporter:
         if isinstance(destination, FileTracingProcessorConfig):
             return FileTracingProcessor(destination)
     raise SettingsError(
-        f"a destination must be a configuration (known types: agentex, console, file, otlp, "
-        f"sgp), a processor, or the address of an everyspan server, got {destination!r}"
+        "a destination must be a configuration (known types: agentex, console, file, otlp, sgp), a "
+        f"processor, or the address of an everyspan server, got {destination!r}{_slip(destination)}"
     )
+
+
+def _slip(given: object) -> str:
+    """Return what was probably meant, where that can be told."""
+    if isinstance(given, list | tuple | set):
+        return "; each destination is an argument of its own: configure(first, second)"
+    if isinstance(given, type):
+        return f", which is a class; make one of it: {given.__name__}(...)"
+    return ""
 
 
 def _build_local(address: str, settings: Settings) -> Exporter:

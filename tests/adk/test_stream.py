@@ -287,7 +287,7 @@ def test_the_end_closes_what_is_open(recording: Recording) -> None:
         ("second", {}, None, incomplete),
         ("reasoning", {}, {"output": "so far"}, incomplete),
     ]
-    assert {span.status for span in recording.spans} == {SpanStatus.SUCCESS}
+    assert {span.status for span in recording.spans} == {SpanStatus.CANCELED}
     assert everyspan.stats().open_spans == 0
 
 
@@ -308,7 +308,7 @@ async def test_a_reader_that_goes_away_ends_what_is_open(recording: Recording) -
     await stream.aclose()
     assert closed == [True]
     kept = recording.one("tool")
-    assert (kept.data, kept.status) == ({"is_complete": False}, SpanStatus.SUCCESS)
+    assert (kept.data, kept.status) == ({"is_complete": False}, SpanStatus.CANCELED)
 
 
 async def test_a_reader_that_breaks_off_ends_what_is_open(recording: Recording) -> None:

@@ -187,6 +187,7 @@ def test_a_server_of_another_version_is_noted() -> None:
     ("destination", "status", "body", "headers", "said", "mend"),
     [
         (OURS, 200, b"", {}, "something else than an everyspan server", "EVERYSPAN_ENDPOINT"),
+        (OURS, 404, b"", {"x_everyspan": "1.2.3"}, "nothing of it under this path", "without a"),
         (OURS, 503, b"", {"x_everyspan": "1.2.3"}, "the server is failing", "what it logs"),
         (SGP, 401, b"", {}, "refuses key …cdef for account acme (401)", "SGP_API_KEY"),
         (SGP, 403, b"", {}, "does not let key …cdef for account acme in", "SGP_ACCOUNT_ID"),

@@ -97,7 +97,7 @@ def test_no_server_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     result = doctor("--endpoint", f"http://127.0.0.1:{port}")
     assert result.exit_code == 1
     assert "nothing listens there" in result.stdout
-    assert f"everyspan serve --port {port}" in result.stdout
+    assert f"everyspan serve --port {port}; or set --endpoint to another" in result.stdout
     assert result.stdout.rstrip().endswith("1 finding")
 
 

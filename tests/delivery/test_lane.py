@@ -708,6 +708,31 @@ async def test_requests_that_fail_together_are_one_failure() -> None:
     assert seen == [1]
 
 
+async def test_a_destination_that_is_down_is_said_and_that_it_is_well_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """P4, needs B1: once a minute, and not for a restart; nothing about it where it stays well."""
+    caplog.set_level(logging.INFO)
+
+    def fail(batch: Batch) -> ExportError:
+        rig.clock.advance(2.0)
+        return unavailable()
+
+    exporter = ScriptedExporter(*[fail] * 2)
+    rig = Rig(exporter, concurrency=1)
+    rig.add(end("a"))
+    await rig.drained()
+    assert caplog.messages == []
+    exporter.steps = [fail] * 5
+    rig.add(end("a"), end("b"))
+    await rig.drained()
+    assert caplog.messages == [
+        "scripted fails for 6 s: http 503, 3 times in a row; 2 spans wait, each for 300 s at most",
+        "scripted takes spans again",
+    ]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
 CROWDED = unavailable(status=429, congested=True)
 
 

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import gc
 import operator
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -975,3 +977,18 @@ def test_nothing_is_kept_once_runs_have_ended(recorded: Recorded) -> None:
     assert handler._runs == {}
     gc.collect()
     assert [each for each in gc.get_objects() if type(each) is integration._Run] == []
+
+
+@pytest.mark.parametrize("where", ["everyspan.integrations.langchain", "adk"])
+def test_without_langchain_the_error_says_what_to_install(where: str) -> None:
+    """By whichever door; in a process where it cannot be imported."""
+    use = (
+        "from everyspan import adk; adk.create_langgraph_tracing_handler('t')"
+        if where == "adk"
+        else f"import {where}"
+    )
+    script = f"import sys; sys.modules['langchain_core'] = None; {use}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: the LangChain handler needs langchain_core")
+    assert last.endswith("pip install 'everyspan[langchain]'")

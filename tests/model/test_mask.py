@@ -323,7 +323,9 @@ def test_a_record_is_masked_once() -> None:
     assert (len(calls), asked > 0) == (asked, True)
 
 
-@pytest.mark.parametrize("mask", [1, "yes", [], {}])
+@pytest.mark.parametrize(
+    "mask", [1, "yes", [], {}, lambda value: value, lambda path, value, more: value, str.upper]
+)
 def test_a_mask_that_is_none_is_named(mask: Any) -> None:
     """Bad input names the field and the fix."""
     with pytest.raises(SettingsError, match="mask must be True or a function"):

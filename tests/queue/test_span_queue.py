@@ -18,7 +18,8 @@ import pytest
 from everyspan.config import load_settings
 from everyspan.delivery.backlog import Batch
 from everyspan.errors import ExportError
-from everyspan.model.span import Span, SpanEventType
+from everyspan.model.record import snapshot_span
+from everyspan.model.span import Span, SpanEventType, SpanStatus
 from everyspan.processors.base import AsyncTracingProcessor, SyncTracingProcessor
 from everyspan.processors.memory import InMemoryTracingProcessor
 from everyspan.queue.span_queue import AsyncSpanQueue
@@ -609,3 +610,19 @@ async def test_shutdowns_at_once_all_hear_what_was_given_up() -> None:
     }
     assert await queue.shutdown(), "nothing more was lost"
     assert await queue.flush(), "nor is it told again"
+
+
+async def test_a_status_that_is_none_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """P4: the span is recorded all the same; its value, which may be anything, is not shown."""
+    memory = _memory()
+    queue = AsyncSpanQueue(settings=load_settings(linger_ms=0))
+    for status in ("FAILED", "FAILED", "error", SpanStatus.CANCELED):
+        span = make_span()
+        span.status = status
+        record = snapshot_span(span, is_end=True, offered_s=time.monotonic())
+        queue.offer(record, (queue.lane(memory),), span)
+    assert await queue.shutdown(10)
+    assert [span.status for span in memory.spans] == ["SUCCESS", "SUCCESS", "ERROR", "CANCELED"]
+    assert caplog.messages == [
+        "a span's status is none of SUCCESS, ERROR, CANCELED: it is recorded as SUCCESS"
+    ]

@@ -23,7 +23,7 @@ def create_langgraph_tracing_handler(
 
     Raises:
         SettingsError: An id is no text.
-        ImportError: LangChain is not installed.
+        ImportError: LangChain is not installed; the text says how to.
     """
     from everyspan.integrations.langchain import EverySpanCallbackHandler
 

@@ -8,7 +8,7 @@ S1  The stream passes unchanged: nothing here raises, waits, or keeps an update 
 S2  A tool's span runs from its complete request to its response (`trace:H1`), a reasoning span
     from its start to its end (`trace:H2`).
 S3  Whatever ends the stream ends the spans that are open (`trace:H3`), tools in the order of their
-    requests, then reasoning, with `data["is_complete"]` false.
+    requests, then reasoning, canceled, with `data["is_complete"]` false.
 S4  At most `OPEN_MAX` messages and as many tools are open, and `TEXT_LENGTH_MAX` characters are
     held for all messages together; the oldest gives way, counted in `given_up`, and what text
     does not fit is left out, visibly.
@@ -284,6 +284,7 @@ class StreamSpans:
 
     def _abandon(self, span: Span, error: BaseException | None = None) -> None:
         span.data = {"is_complete": False}
+        span.status = SpanStatus.CANCELED
         if error is not None:
             set_span_error(span, error)
         self._trace.end_span(span)

@@ -16,7 +16,7 @@ from typing import Any, Self
 import httpx2
 
 from everyspan.errors import EverySpanError
-from everyspan.model.text import visible
+from everyspan.model.text import serve_command, visible
 from everyspan.transport.client import LOOPBACK_HOSTS
 
 DEFAULT_URL = "http://127.0.0.1:5003"
@@ -228,8 +228,8 @@ class Connection:
         words = visible(reason.rpartition("] ")[2]).lower() or "no connection"
         if not self._loopback:
             return f"no server at {self.shown_url}: {words}"
-        port = "" if self._port in (None, 5003) else f" --port {self._port}"
-        return f"no server at {self.shown_url}: {words}; start one with: everyspan serve{port}"
+        command = serve_command(self._port)
+        return f"no server at {self.shown_url}: {words}; start one with: {command}"
 
 
 def words_of(body: bytes) -> str:

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Any
 
 from everyspan.config import Resolved, Switch, Variable
-from everyspan.model.text import duration, visible
+from everyspan.model.text import duration, serve_command, visible
 from everyspan.transport.client import LOOPBACK_HOSTS
 from everyspan.transport.reply import Reply
 
@@ -55,7 +55,7 @@ class Destination:
     Attributes:
         kind: `everyspan`, `sgp`, `agentex` or `otlp`.
         key_env: The variable that holds the key.
-        address_env: The variable that holds the address.
+        address_env: The variable, or the option, that holds the address.
     """
 
     kind: str
@@ -171,6 +171,12 @@ def _answer(destination: Destination, reply: Reply, version: str) -> tuple[State
                 f"something else than an everyspan server ({status}), which gets no spans",
                 f"start one elsewhere (everyspan serve --port 5004) and set "
                 f"{destination.address_env} to it",
+            )
+        if status == 404:
+            return (
+                State.FINDING,
+                "an everyspan server, but nothing of it under this path (404)",
+                f"correct {destination.address_env}: the address without a path",
             )
         if status != 200:
             return State.FINDING, f"the server is failing ({status})", "see what it logs"
@@ -294,8 +300,8 @@ def _start(destination: Destination) -> str:
     parts = urlsplit(destination.url)
     if parts.hostname not in LOOPBACK_HOSTS:
         return f"start the server there, or correct {destination.address_env}"
-    port = "" if parts.port in (None, 5003) else f" --port {parts.port}"
-    return f"start it: everyspan serve{port}; or set {destination.address_env} to another"
+    command = serve_command(parts.port)
+    return f"start it: {command}; or set {destination.address_env} to another"
 
 
 def _clock(visit: Visit, reply: Reply) -> Iterator[Check]:

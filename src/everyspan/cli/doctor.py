@@ -207,7 +207,7 @@ def _destinations(
                 account=environment.account,
                 key=environment.api_key,
                 key_env="EVERYSPAN_API_KEY",
-                address_env="EVERYSPAN_ENDPOINT",
+                address_env="EVERYSPAN_ENDPOINT" if endpoint is None else "--endpoint",
             )
         found.append((destination, processor))
     agentex_key = environment.agent_api_key or environment.agentex_api_key

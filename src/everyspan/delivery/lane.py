@@ -55,6 +55,9 @@ from everyspan.untraced import untraced
 LOSSES_LOGGED_MAX = 6
 """Lines a minute, for each destination and reason: up to the 100,000th span lost in one go."""
 
+FAILURES_UNSAID = 2
+"""In a row; a backend that restarts is no news. With the third the log is told."""
+
 RESTART_S = 1.0
 """Pause before a lane that stumbled starts again; chosen, not measured."""
 
@@ -137,6 +140,8 @@ class Lane:
         self._circuit = Circuit()
         self._failures = 0
         self._failed_number = 0
+        self._failing_since_s = 0.0
+        self._is_said_down = False
         self._crowded_number = 0
         self._crowded_stores = -1
         self._paused_until_s = AWAKE_S
@@ -427,7 +432,9 @@ class Lane:
         records = batch.records
         if len(failed) < len(records):
             self._failures = 0
-            if self._circuit.stored():
+            # Both are news that is over.
+            if self._circuit.stored() or self._is_said_down:
+                self._is_said_down = False
                 self._gate.after.append(self._say_accepted)
             saturated = saturated and self._backlog.is_full
             self._limiter.succeeded(saturated=saturated, now_s=now_s)
@@ -460,10 +467,10 @@ class Lane:
             if error.congested:
                 self._limiter.congested(in_flight=len(self._in_flight), sent_s=sent_s, now_s=now_s)
             if error.is_trouble and not self._is_mere_crowding(batch, error):
-                self._pause(batch, error, now_s)
+                self._pause(batch, error, sent_s, now_s)
                 lane_waits = error.is_general
         elif lane_waits:
-            self._pause(batch, error, now_s)
+            self._pause(batch, error, sent_s, now_s)
         verdict = judge(
             batch,
             error,
@@ -508,14 +515,19 @@ class Lane:
         self._crowded_number, self._crowded_stores = self.account.requests, self._circuit.stores
         return self._circuit.stores > stores
 
-    def _pause(self, batch: Batch, error: ExportError, now_s: float) -> None:
+    def _pause(self, batch: Batch, error: ExportError, sent_s: float, now_s: float) -> None:
         """Let nothing leave for a while."""
         asked_s = error.retry_after_s if isinstance(error, RetryableExportError) else None
         # What was under way together fails together: that is one failure.
         is_news = batch.number > self._failed_number
         if is_news:
+            if not self._failures:
+                self._failing_since_s = sent_s
             self._failures += 1
             self._failed_number = self.account.requests
+            if self._failures > FAILURES_UNSAID and self._circuit.open_for is None:
+                self._is_said_down = True
+                self._gate.after.append(partial(self._say_down, error.reason))
         if is_news or asked_s is not None:
             pause_s = wait_s(self._failures, retry_after_s=asked_s, draw=random.random)
             self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
@@ -529,6 +541,19 @@ class Lane:
             reason,
             self._settings.max_age_s,
             cause=f"{self.account.name} {reason}",
+            level=logging.WARNING,
+        )
+
+    def _say_down(self, reason: str) -> None:
+        complain(
+            "%s fails for %.0f s: %s, %d times in a row; %d spans wait, each for %g s at most",
+            self.account.name,
+            self._clock.monotonic() - self._failing_since_s,
+            reason,
+            self._failures,
+            self._backlog.queued,
+            self._settings.max_age_s,
+            cause=f"{self.account.name} fails",
             level=logging.WARNING,
         )
 

@@ -30,20 +30,24 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
-from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+try:
+    from langchain_core.callbacks import BaseCallbackHandler
+    from langchain_core.documents import Document
+    from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
+    from langchain_core.outputs import ChatGeneration, LLMResult
+except ModuleNotFoundError as missing:
+    raise ImportError(
+        f"the LangChain handler needs {missing.name}: pip install 'everyspan[langchain]'"
+    ) from missing
 
 import everyspan
 from everyspan import RemoteParent, Span, SpanStatus, SpanType, Tracer, set_span_error
+from everyspan.log import complain
 
 __all__ = ["OPEN_RUNS_MAX", "EverySpanCallbackHandler"]
 
 OPEN_RUNS_MAX = 10_000
 """Runs remembered at once; chosen, not measured."""
-
-_log = logging.getLogger(__name__)
 
 _HIDDEN_TAG = "langsmith:hidden"
 _NODE_TAG = "graph:step:"
@@ -97,8 +101,15 @@ def _guarded(callback: Callback) -> Callback:
     def guarded(self: EverySpanCallbackHandler, *args: Any, **kwargs: Any) -> None:
         try:
             callback(self, *args, **kwargs)
-        except Exception:  # The boundary to the agent's code.
-            self._failed(callback.__name__)
+        except Exception as error:
+            # The boundary to the agent's code.
+            complain(
+                "everyspan: %s failed, a span may be missing or incomplete",
+                callback.__name__,
+                cause=f"langchain {callback.__name__}",
+                error=error,
+                level=logging.WARNING,
+            )
 
     return cast("Callback", guarded)
 
@@ -138,7 +149,6 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
         self._current_ids: set[str] = set()
         # Re-entrant: a collected async generator reports its end from wherever the collector ran.
         self._lock = threading.RLock()
-        self._failures = 0
 
     # -- chains: graphs, nodes, named steps
 
@@ -495,16 +505,6 @@ class EverySpanCallbackHandler(BaseCallbackHandler):
                 self._runs.pop(child.run_id, None)
             run.children.clear()
         return found[::-1]
-
-    def _failed(self, callback: str) -> None:
-        self._failures += 1
-        if self._failures & (self._failures - 1) == 0:  # The 1st, 2nd, 4th, 8th ...
-            _log.warning(
-                "everyspan: %s failed, a span may be missing or incomplete (%d so far)",
-                callback,
-                self._failures,
-                exc_info=True,
-            )
 
 
 class ToolFailed(Exception):

@@ -46,11 +46,11 @@ class Masker:
             may hold what was to be hidden.
 
     Raises:
-        SettingsError: `mask` is neither.
+        SettingsError: `mask` is neither, or takes other arguments.
     """
 
     def __init__(self, mask: object, *, failed: Callable[[BaseException], None]) -> None:
-        if mask is not True and not callable(mask):
+        if mask is not True and not (callable(mask) and _takes_two(mask)):
             raise SettingsError(f"mask must be True or a function of (path, value), got {mask!r}")
         self._mask: Mask | None = None if mask is True else mask
         self._failed = failed
@@ -121,6 +121,22 @@ def _masked(mask: Mask, path: Path, value: Any) -> Any:
         for key, inner in places:
             value[key] = _masked(mask, (*path, key), inner)
     return answer
+
+
+def _takes_two(mask: Callable[..., Any]) -> bool:
+    """Tell whether a function may be called with a path and a value, as far as it says."""
+    import inspect  # Only for who masks by a function (P10).
+
+    try:
+        signature = inspect.signature(mask)
+    except (TypeError, ValueError):
+        # Built-in ones do not always say.
+        return True
+    try:
+        signature.bind((), None)
+    except TypeError:
+        return False
+    return True
 
 
 _in_force: Masker | None = None

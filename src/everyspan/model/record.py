@@ -135,7 +135,8 @@ class SpanRecord(msgspec.Struct, eq=False, gc=False):
                     self, field, str.__str__(value) if isinstance(value, str) else _short(value)
                 )
         if type(self.status) is not SpanStatus:
-            self.status = _status(self.status)
+            # Any other text costs the span (`sgp` §3).
+            self.status = status_meant(self.status) or SpanStatus.SUCCESS
         if self.error is not None and self.status == SpanStatus.SUCCESS:
             self.status = SpanStatus.ERROR
         start_ns, end_ns = self.start_ns, self.end_ns
@@ -263,12 +264,12 @@ def text_ids(span: Span) -> tuple[str, str]:
     return _short(id_), _short(trace_id)
 
 
-def _status(value: Any) -> SpanStatus:
-    """Return the status meant, SUCCESS where none is: any other text costs the span (`sgp` §3)."""
+def status_meant(value: Any) -> SpanStatus | None:
+    """Return the status that the agent's value names, in any case; None if none."""
     try:
         return SpanStatus(_short(value).upper())
     except ValueError:
-        return SpanStatus.SUCCESS
+        return None
 
 
 def _valid_ns(value: Any, other: Any) -> int:

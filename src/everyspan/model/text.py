@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import unicodedata
 
+SERVE_PORT = 5003
+"""Where `everyspan serve` listens unless it is told otherwise."""
+
 _SHOWN_AS = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 # Control, format (bidi, zero width), surrogate, private use, unassigned, line and paragraph ends.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -22,6 +25,11 @@ def visible(text: str, *, chars_max: int | None = None) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_shown(char) if unicodedata.category(char) in _UNSEEN else char for char in text)
+
+
+def serve_command(port: int | None) -> str:
+    """Return what to type for a server on a port, None for the usual one."""
+    return "everyspan serve" if port in (None, SERVE_PORT) else f"everyspan serve --port {port}"
 
 
 def _shown(char: str) -> str:

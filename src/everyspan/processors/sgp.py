@@ -40,6 +40,7 @@ from everyspan.model.span import (
     SpanStatus,
     SpanType,
 )
+from everyspan.model.text import serve_command
 from everyspan.processors.base import TracingProcessorConfig
 from everyspan.processors.builtin import BuiltinProcessor
 from everyspan.processors.wire import (
@@ -76,6 +77,7 @@ SERVER_HEADER = "x-everyspan"
 """On every answer of an everyspan server."""
 
 _TYPES = frozenset(SpanType)
+_MISSING: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +89,19 @@ class SGPTracingProcessorConfig(TracingProcessorConfig):
     """
 
     type: Literal["sgp"] = field(default="sgp", kw_only=True)
-    sgp_api_key: str | Callable[[], str] = field(repr=False)
-    sgp_account_id: str
+    # Of these two a default only says what is missing, in our words.
+    sgp_api_key: str | Callable[[], str] = field(default=_MISSING, repr=False)
+    sgp_account_id: str = _MISSING
     sgp_base_url: str | None = None
 
     def __post_init__(self) -> None:
         if self.type != "sgp":
             raise SettingsError(f"type must be sgp, got {self.type!r}")
+        for name in ("sgp_api_key", "sgp_account_id"):
+            if getattr(self, name) is _MISSING:
+                raise SettingsError(
+                    f"{name} is missing: SGPTracingProcessorConfig(sgp_api_key, sgp_account_id)"
+                )
         if not callable(self.sgp_api_key):
             check_credential(self.sgp_api_key, "sgp_api_key")
         check_credential(self.sgp_account_id, "sgp_account_id")
@@ -128,9 +136,8 @@ class SGPAsyncTracingProcessor(BuiltinProcessor):
         self.only_everyspan = only_everyspan
         if only_everyspan:
             self.start_delay_s = LOCAL_START_DELAY_S
-            self.hint = (
-                f"everyspan: no trace server at {self.base_url}; start one with `everyspan serve`"
-            )
+            command = serve_command(httpx2.URL(self.base_url).port)
+            self.hint = f"everyspan: no trace server at {self.base_url}; start one with `{command}`"
         elif not environment.skip_span_start:
             self.start_delay_s = 0.0
         self._api_key = config.sgp_api_key

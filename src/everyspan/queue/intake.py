@@ -14,6 +14,7 @@ Knows nothing of loops and threads: a lane without a home is told to whoever fin
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -26,11 +27,12 @@ from everyspan.delivery.gate import Gate
 from everyspan.delivery.lane import Lane
 from everyspan.home import Home
 from everyspan.ledger import Account, Stats
+from everyspan.log import complain
 from everyspan.metrics.recorder import recorder
 from everyspan.model.mask import Masker
-from everyspan.model.record import Part, SpanRecord
+from everyspan.model.record import Part, SpanRecord, status_meant
 from everyspan.model.shedding import shed
-from everyspan.model.span import Span
+from everyspan.model.span import Span, SpanStatus
 from everyspan.processors.base import Processor
 from everyspan.processors.builtin import SyncFace
 from everyspan.processors.foreign import ForeignExporter
@@ -187,6 +189,8 @@ class Intake:
             if item.is_end:
                 self._handed_over += len(item.lanes)
             try:
+                if type(item.status) is not SpanStatus:
+                    self._note_status(item.status)
                 item.tidy()
                 if item.is_end:
                     parts.end(item)
@@ -205,6 +209,13 @@ class Intake:
                     self._take_start(item)
         if not self.is_stopped:
             recorder.enqueued(starts=starts, ends=ends)
+
+    def _note_status(self, status: object) -> None:
+        if status_meant(status) is None:
+            # Not what it is: any object of the agent's.
+            known = ", ".join(SpanStatus)
+            text = f"a span's status is none of {known}: it is recorded as SUCCESS"
+            self.gate.after.append(partial(complain, "%s", text, level=logging.WARNING))
 
     def still_open(self) -> list[tuple[Span, Part, tuple[Lane, ...]]]:
         """Return the spans that have not ended, oldest first, with their part and lanes."""
