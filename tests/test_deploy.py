@@ -33,7 +33,7 @@ def test_the_command_is_one_that_serve_takes(command: list[str]) -> None:
     assert command[0] == "serve"
     params = serve.make_context("serve", command[1:]).params
     assert params["host"] == "0.0.0.0"
-    assert params["port"] == 5003
+    assert (params["port"], params["otlp_port"]) == (5003, 4318)
 
 
 def test_what_is_copied_is_there_and_not_ignored() -> None:
@@ -70,8 +70,8 @@ def test_it_runs_as_nobody_in_particular_and_writes_nowhere_but_its_volume() -> 
     assert SERVICE["cap_drop"] == ["ALL"]
 
 
-def test_only_this_machine_reaches_the_published_port() -> None:
-    assert SERVICE["ports"] == ["127.0.0.1:5003:5003"]
+def test_only_this_machine_reaches_the_published_ports() -> None:
+    assert SERVICE["ports"] == ["127.0.0.1:5003:5003", "127.0.0.1:4318:4318"]
 
 
 def test_the_health_check_is_python() -> None:

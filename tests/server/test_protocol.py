@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import socket
 from collections.abc import Iterator
 
@@ -299,3 +300,42 @@ def test_who_does_not_read_its_reply_is_cut_off(server: ServerProcess) -> None:
 def is_cut_off(connection: socket.socket) -> bool:
     state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
     return state != 1  # TCP_ESTABLISHED
+
+
+SEEDS = [
+    PUT + b"content-length: 12\r\n\r\n" + EMPTY,
+    PUT + b"transfer-encoding: chunked\r\n\r\nc\r\n" + EMPTY + b"\r\n0\r\nx-t: 1\r\n\r\n",
+    GET + b"\r\nGET /spans?limit=1 HTTP/1.1\r\n" + HOST + b"connection: close\r\n\r\n",
+    PUT + b"expect: 100-continue\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n{}",
+]
+PIECES = [
+    *(b"\r\n", b"\r\n\r\n", b"\n", b"\x00", b": ", b"a" * 500),
+    *(b"content-length: 5\r\n", b"transfer-encoding: chunked\r\n", b"connection: close\r\n"),
+]
+
+
+def test_mutated_connections_never_make_it_fail(server: ServerProcess) -> None:
+    """A seeded fuzz of whole connections, in pieces of any size: no 500, no noise, no harm."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    for _ in range(400):
+        sent = bytearray(b"".join(rng.choices(SEEDS, k=rng.randrange(1, 4))))
+        for _ in range(rng.randrange(5)):
+            at = rng.randrange(len(sent))
+            match rng.randrange(4):
+                case 0:
+                    sent[at] = rng.randrange(256)
+                case 1:
+                    del sent[at + 1 : at + rng.randrange(2, 30)]
+                case 2:
+                    sent[at:at] = sent[at : at + rng.randrange(200)]
+                case 3:
+                    sent[at:at] = rng.choice(PIECES)
+        with connect(server) as connection, contextlib.suppress(OSError):
+            # Long enough for an answer on a machine that is not busy; some are not waited for.
+            connection.settimeout(0.02)
+            piece = rng.choice([7, 50, 1_000])
+            for start in range(0, len(sent), piece):
+                connection.sendall(sent[start : start + piece])
+            assert b"HTTP/1.1 500 " not in connection.recv(65_536), bytes(sent)
