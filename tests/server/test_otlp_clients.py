@@ -17,6 +17,7 @@ import pytest
 from everyspan.model.usage import Tokens, UsageTotal
 from tests.peers import PYTHON, needs_peers
 from tests.serving import ServerProcess
+from tests.waiting import wait_until
 
 pytestmark = needs_peers
 PROGRAMS = Path(__file__).parent / "otlp_clients"
@@ -274,6 +275,11 @@ def test_a_call_recorded_by_two_libraries_is_counted_once(base_url: str) -> None
     assert {span["parent_id"] for span in inner} == outer
     assert [span["input_tokens"] for span in calls] == [12] * 4
     assert tokens_of(spans) == Tokens(24, 6)
+    trace = f"{base_url}/api/traces/{spans[0]['trace_id']}"
+    wait_until(lambda: httpx2.get(trace).json().get("spans") == len(spans))
+    shown = httpx2.get(trace).json()
+    assert (shown["tokens"]["input"], shown["tokens"]["output"]) == (24, 6)
+    assert (shown["agent"], shown["models"]) == ("guide", ["gpt-4o-2024-08-06"])
 
 
 def test_langfuse_is_seen(base_url: str) -> None:

@@ -293,8 +293,20 @@ def test_children_come_before_parents_and_from_another_protocol(http: httpx2.Cli
         spans = {span["id"]: span.get("parent_id") for span in stored(http, text)}
         assert spans == {"3" * 16: SPAN, SPAN: span_hex(parent_id), parent_id: None}
     # And the other way round: a child over SGP below a span that came over OTLP.
-    item = make_item(trace_id=trace_id, parent_id=SPAN)
+    item = make_item(id="below", trace_id=trace_id, parent_id=SPAN)
     assert http.put("/v5/spans/batch", json={"items": [item]}).status_code == 200
+
+    for text in (trace_id, trace_hex(trace_id)):
+        table = http.get(f"/api/traces/{text}/spans").json()["spans"]
+        ids = table["id"]
+        # A number is the place of a parent that is here.
+        parents = [None if place is None else ids[place] for place in table["parent"]]
+        assert dict(zip(ids, parents, strict=True)) == {
+            parent_id: None,
+            SPAN: parent_id,
+            "3" * 16: SPAN,
+            "below": SPAN,
+        }
 
 
 def test_parents_in_a_circle_cost_no_span(http: httpx2.Client) -> None:

@@ -145,11 +145,11 @@ class AttributeReader:
                 return value
         return None
 
-    def below(self, prefixes: Sequence[str], *, json_starts: str) -> dict[str, Any]:
+    def below(self, prefixes: Sequence[str]) -> dict[str, Any]:
         """Return what stands under these prefixes, by the rest of the key; the first wins.
 
-        Args:
-            json_starts: Text that begins with one of these is JSON, if it can be.
+        Text that begins like an object, an array or a JSON text is JSON, if it can be: everyspan's
+        own data is sent so, and Langfuse's metadata.
         """
         found: dict[str, Any] = {}
         starts = tuple(prefixes)
@@ -158,7 +158,7 @@ class AttributeReader:
             if key.startswith(starts) and value is not None:
                 prefix = next(start for start in starts if key.startswith(start))
                 self._used.add(key)
-                is_json = isinstance(value, str) and value[:1] in tuple(json_starts)
+                is_json = isinstance(value, str) and value[:1] in ("{", "[", '"')
                 found.setdefault(key.removeprefix(prefix), parse_json(value) if is_json else value)
         return found
 

@@ -128,7 +128,7 @@ class Mapper:
         counts = zip(("attributes", "events", "links"), span.dropped, strict=True)
         data["dropped"] = {name: count for name, count in counts if count}
         # What an everyspan producer said of itself counts most.
-        own = read.below((tables.EVERYSPAN_DATA,), json_starts="{[")
+        own = read.below((tables.EVERYSPAN_DATA,))
         data["attributes"] = read.rest()
 
         metadata = _payload(_some(data) | own)
@@ -333,8 +333,7 @@ def _metadata(read: AttributeReader) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key in tables.METADATA_KEYS:
         found = read.object(key) | found
-    # Langfuse sends text in quotes.
-    return read.below(tables.METADATA_PREFIXES, json_starts='{["') | found
+    return read.below(tables.METADATA_PREFIXES) | found
 
 
 def _event(event: OtlpEvent) -> dict[str, Any]:

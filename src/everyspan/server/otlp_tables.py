@@ -6,6 +6,7 @@ line here. Read from left to right: the first hit wins.
 
 from __future__ import annotations
 
+from everyspan.model.genai import OWN, OWN_DATA
 from everyspan.model.span import SpanType
 
 # Types ---------------------------------------------------------------------------------------
@@ -337,10 +338,10 @@ METADATA_PREFIXES = (
 
 # Ours and logfire's --------------------------------------------------------------------------
 
-EVERYSPAN_DATA = "everyspan.data."
-EVERYSPAN_TYPE = "everyspan.type"
-EVERYSPAN_STATUS = "everyspan.status"
-EVERYSPAN_IDS = ("everyspan.trace_id", "everyspan.span_id", "everyspan.parent_id")
+EVERYSPAN_DATA = OWN_DATA
+EVERYSPAN_TYPE = f"{OWN}type"
+EVERYSPAN_STATUS = f"{OWN}status"
+EVERYSPAN_IDS = (f"{OWN}trace_id", f"{OWN}span_id", f"{OWN}parent_id")
 """Ids that are no plain hex; believed only if they derive to the ids of the span (F1)."""
 
 SPAN_KIND_KEY = "logfire.span_type"
