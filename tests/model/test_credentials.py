@@ -66,6 +66,7 @@ def is_json(text: bytes) -> bool:
 @given(values)
 @example({"password": "x"})
 @example({"a": {"b": ["Bearer abcdefgh12345678"]}})
+@example({"a": "AKIAXsk-abcdefghijklmnopqrstuv"})
 @example([{"x": json.dumps({"y": json.dumps({"api_key": "z"})})}])
 def test_nothing_that_the_patterns_find_is_passed_by(value: Any) -> None:
     """P9, `sgp` §6: however it is escaped and spaced, text comes out as decoded values do."""
