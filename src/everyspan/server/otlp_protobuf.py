@@ -43,6 +43,10 @@ _RESOURCE, _SCOPE_SPANS = 1, 2
 _SCOPE, _SPANS = 1, 2
 _COUNTED_BYTES = 64 * 1024
 """A span below this cannot hold more than VALUES_MAX values."""
+FIELD_BYTES_MIN = 16
+FIELDS_FREE = 10_000
+"""Outside of spans a message may have so many fields, and one more for each FIELD_BYTES_MIN of its
+bytes. A span with its ids takes twice that; millions of empty ones would cost half a minute."""
 _DEPTH_MAX = 100
 _REST_EVERY = 1_000
 _PAUSE = -1
@@ -77,7 +81,7 @@ def read_spans(body: bytes) -> Iterator[OtlpSpan | SpanRefusal | None]:
 
 def _read_request(body: bytes) -> Iterator[OtlpSpan | SpanRefusal | None]:
     groups = 0
-    for number, start, end in _fields(body, 0, len(body)):
+    for number, start, end in _outer_fields(body, 0, len(body)):
         if number != _RESOURCE_SPANS:
             yield from _rest(number)
             continue
@@ -87,7 +91,7 @@ def _read_request(body: bytes) -> Iterator[OtlpSpan | SpanRefusal | None]:
         # Whatever order the fields come in, what is common to the spans is read first.
         resource = yield from _gather(body, start, end, _RESOURCE, "resource")
         attributes = _attributes(Resource.FromString(resource).attributes)
-        for inner, scope_start, scope_end in _fields(body, start, end):
+        for inner, scope_start, scope_end in _outer_fields(body, start, end):
             if inner != _SCOPE_SPANS:
                 yield from _rest(inner)
                 continue
@@ -97,7 +101,7 @@ def _read_request(body: bytes) -> Iterator[OtlpSpan | SpanRefusal | None]:
             packed = yield from _gather(body, scope_start, scope_end, _SCOPE, "scope")
             scope = InstrumentationScope.FromString(packed)
             origin = OtlpOrigin(attributes, scope.name, scope.version)
-            for field, span_start, span_end in _fields(body, scope_start, scope_end):
+            for field, span_start, span_end in _outer_fields(body, scope_start, scope_end):
                 if field != _SPANS:
                     yield from _rest(field)
                     continue
@@ -177,7 +181,7 @@ def _gather(
 ) -> Generator[None, None, bytes]:
     """Return a message field's bytes; all its occurrences are one message, says protobuf."""
     found = []
-    for number, at, to in _fields(body, start, end):
+    for number, at, to in _outer_fields(body, start, end):
         if number == wanted:
             found.append(body[at:to])
         yield from _rest(number)
@@ -212,6 +216,21 @@ def _count(body: bytes, start: int, end: int, kind: str, budget: int, depth: int
         if to > at:
             budget = _count(body, at, to, inner, budget, depth + 1)
     return budget
+
+
+def _outer_fields(body: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield what `_fields` does.
+
+    Raises:
+        RequestError: 413; there are more fields than spans could have.
+    """
+    left = FIELDS_FREE + (end - start) // FIELD_BYTES_MIN
+    for field in _fields(body, start, end):
+        if field[0] == _PAUSE:
+            left -= _REST_EVERY
+            if left < 0:
+                raise RequestError(413, "TOO_MANY_FIELDS", "the body has too many tiny fields")
+        yield field
 
 
 def _fields(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
