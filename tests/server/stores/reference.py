@@ -9,12 +9,15 @@ from everyspan.server.row import SpanRow, as_object
 from everyspan.server.stores.base import Position, SearchQuery, sort_value
 from everyspan.server.terms import Answers, readable
 
+Assessed = dict[tuple[str, str, str], str]
+"""The type of the assessment that a span has, by account, trace and id."""
+
 
 def order_of(row: SpanRow, query: SearchQuery) -> tuple[int, str, str]:
     return (sort_value(row, query.sort_by), row.trace_id, row.id)
 
 
-def matches(row: SpanRow, query: SearchQuery) -> bool:
+def matches(row: SpanRow, query: SearchQuery, assessed: Assessed) -> bool:
     """Whether a row passes all filters."""
     duration = -1 if row.end_ns is None else row.end_ns - row.start_ns
     pair = (row.trace_id, row.id)
@@ -46,14 +49,15 @@ def matches(row: SpanRow, query: SearchQuery) -> bool:
         and (query.to_ns is None or row.start_ns <= query.to_ns)
         and (query.min_duration_ns is None or duration >= query.min_duration_ns >= 0)
         and (query.max_duration_ns is None or 0 <= duration <= query.max_duration_ns)
+        and _any_in(assessed.get((row.account, row.trace_id, row.id)), query.assessment_types)
         and all(_has_metadata(row, key, values) for key, values in query.metadata)
         and _has_texts(row, query)
     )
 
 
-def search(rows: list[SpanRow], query: SearchQuery) -> list[SpanRow]:
+def search(rows: list[SpanRow], query: SearchQuery, assessed: Assessed) -> list[SpanRow]:
     """Return all rows that match, beyond the Position of the query, in the asked order."""
-    found = [row for row in rows if matches(row, query)]
+    found = [row for row in rows if matches(row, query, assessed)]
     found.sort(key=lambda row: order_of(row, query), reverse=query.descending)
     place = query.after or query.before
     if place is not None:
@@ -66,6 +70,10 @@ def search(rows: list[SpanRow], query: SearchQuery) -> list[SpanRow]:
             if (order_of(row, query) < at if beyond else order_of(row, query) > at)
         ]
     return found
+
+
+def _any_in(found: str | None, wanted: tuple[str, ...]) -> bool:
+    return not wanted or found in wanted
 
 
 def _has_metadata(row: SpanRow, key: str, values: tuple[Any, ...]) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from everyspan.model.ids import new_id
+from everyspan.server.assessments import Author, Content, Draft
 from everyspan.server.row import SpanRow
 from everyspan.server.stores import sqlite_text
 from everyspan.server.stores.base import Position, SearchQuery, SortBy, Store, sort_value
@@ -117,6 +118,7 @@ def random_query(draw: random.Random, rows: list[SpanRow]) -> SearchQuery:
         "obs_span_ids": ("1" * 16,),
         "min_duration_ns": draw.randint(0, 5) * 1_000_000,
         "max_duration_ns": draw.randint(0, 5) * 1_000_000,
+        "assessment_types": some(draw, ["comment", "rating"]),
         "metadata": draw.choice(
             [
                 (("k", (1,)),),
@@ -155,17 +157,19 @@ async def read_pages(store: Store, query: SearchQuery, *, bare: bool) -> list[Sp
         query = msgspec.structs.replace(query, after=edge.id if bare else place)
 
 
-async def check(store: Store, draw: random.Random, rows: list[SpanRow]) -> None:
+async def check(
+    store: Store, draw: random.Random, rows: list[SpanRow], assessed: reference.Assessed
+) -> None:
     """Compare one random query's answers, in pages forward, backward, and by traces."""
     query = random_query(draw, rows)
-    expected = reference.search(rows, query)
+    expected = reference.search(rows, query, assessed)
     assert await read_pages(store, query, bare=draw.random() < 0.5) == expected, query
     if expected:
         edge = draw.choice(expected)
         place = Position(sort_value(edge, query.sort_by), edge.trace_id, edge.id)
         back = msgspec.structs.replace(query, before=place)
         page = await store.search(back)
-        before = reference.search(rows, back)
+        before = reference.search(rows, back, assessed)
         assert page.rows == before[len(before) - len(page.rows) :], back
         assert page.has_more == (len(page.rows) < len(before))
     traces = await store.search_traces(query)
@@ -205,12 +209,20 @@ async def test_searches_answer_as_a_look_at_every_row_does(
                     stored[row.account, row.trace_id, row.id] = row
 
     await write(ROWS)
+    assessed: reference.Assessed = {}
+    for key in draw.sample(sorted(stored), 60):
+        account, trace_id, span_id = key
+        kind = draw.choice(["comment", "rating"])
+        content = Content(comment="c") if kind == "comment" else Content(rating=1)
+        draft = Draft(type=kind, trace_id=trace_id, span_id=span_id, content=content)  # type: ignore[arg-type]
+        await store.add_assessment(account, draft, Author("ann", may_all=False))
+        assessed[key] = kind
     for _ in range(QUERIES):
-        await check(store, draw, list(stored.values()))
+        await check(store, draw, list(stored.values()), assessed)
     await until(lambda: is_indexed(tmp_path / "spans.db"))
     for _ in range(QUERIES):
-        await check(store, draw, list(stored.values()))
+        await check(store, draw, list(stored.values()), assessed)
     await write(20)
     for _ in range(QUERIES // 4):
-        await check(store, draw, list(stored.values()))
+        await check(store, draw, list(stored.values()), assessed)
     await store.close()

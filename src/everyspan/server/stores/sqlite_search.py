@@ -119,6 +119,7 @@ class _Search:
         self._candidates = candidates
         self._answers = Answers(query.texts)
         self._through: Position | None = None
+        self._one_each: set[str] | None = None
         self._backward = query.before is not None
         self._sort = _SORT_SQL[query.sort_by]
         self._filters = _Filters(query)
@@ -159,6 +160,8 @@ class _Search:
         position = query.after
         assert not isinstance(position, str)
         trace_ids: dict[str, None] = {}
+        # Of a trace that is found no further span is read.
+        self._one_each = set()
         while True:
             found, stopped = self._find(position, query.limit)
             for _, value, trace_id, id_ in found:
@@ -232,10 +235,14 @@ class _Search:
                 seq, value, trace_id, id_ = values
                 if self._deadline.is_over():
                     raise _TimeIsOver
-                if (seqs is not None or seq in looked_at or trace_id in trace_ids) and (
-                    self._has_texts(seq)
+                if (
+                    (seqs is not None or seq in looked_at or trace_id in trace_ids)
+                    and (self._one_each is None or trace_id not in self._one_each)
+                    and self._has_texts(seq)
                 ):
                     found.append(values)
+                    if self._one_each is not None:
+                        self._one_each.add(trace_id)
                     if len(found) == count:
                         return
                 self._through = Position(value, trace_id, id_)
