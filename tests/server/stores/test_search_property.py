@@ -13,7 +13,7 @@ import pytest
 from everyspan.model.ids import new_id
 from everyspan.server.assessments import Author, Content, Draft
 from everyspan.server.row import SpanRow
-from everyspan.server.stores import sqlite_text
+from everyspan.server.stores import sqlite_text, sqlite_text_lookup
 from everyspan.server.stores.base import Position, SearchQuery, SortBy, Store, sort_value
 from everyspan.server.stores.sqlite import SqliteStore
 from everyspan.server.terms import parse_texts
@@ -184,17 +184,19 @@ async def check(
     [
         {},
         {"CANDIDATES_MAX": 3},
+        {"CANDIDATES_MAX": 3, "WIDTH_MAX": 0, "MANY_MAX": 40},
         {"TEXT_BYTES_MAX": 40, "NAMES_MAX": 3, "NAMES_NARROW_MAX": 1},
         {"FRESH_MAX": 0, "BATCH": 7},
     ],
-    ids=["as it is", "walking", "capped", "late"],
+    ids=["as it is", "walking", "far apart", "capped", "late"],
 )
 async def test_searches_answer_as_a_look_at_every_row_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bounds: dict[str, int]
 ) -> None:
     """`sgp` §7, `sgp:K1`, K2, K3, K5, X1, X2."""
     for name, value in bounds.items():
-        monkeypatch.setattr(sqlite_text, name, value)
+        for module in (sqlite_text, sqlite_text_lookup):
+            monkeypatch.setattr(module, name, value, raising=False)
     draw = random.Random(SEED + len(bounds))
     store = SqliteStore(tmp_path / "spans.db")
     stored: dict[tuple[str, str, str], SpanRow] = {}

@@ -15,7 +15,8 @@ import apsw
 import msgspec
 
 from everyspan.errors import RequestError
-from everyspan.server.row import DEFAULT_STATUS, DEFAULT_TYPE, SpanRow, as_object
+from everyspan.model.span import AGENT_NAME_KEY
+from everyspan.server.row import DEFAULT_STATUS, DEFAULT_TYPE, NAME_MAX, SpanRow, as_object
 from everyspan.server.stores.base import (
     MatchingTraces,
     Position,
@@ -34,7 +35,8 @@ from everyspan.server.stores.sqlite_rows import (
     read_metadata,
     read_payloads,
 )
-from everyspan.server.stores.sqlite_text import CANDIDATES_MAX, Candidates, TextIndex
+from everyspan.server.stores.sqlite_text import TextIndex
+from everyspan.server.stores.sqlite_text_lookup import CANDIDATES_MAX, Candidates
 from everyspan.server.terms import Answers, readable
 
 ROWS_MAX = 20_000
@@ -397,6 +399,10 @@ class _Filters:
         self._compare("s.start_ns <= ?", query.to_ns)
         self._compare("s.end_ns - s.start_ns >= ?", query.min_duration_ns)
         self._compare("s.end_ns - s.start_ns <= ?", query.max_duration_ns)
+        for key, values in query.metadata:
+            if key == AGENT_NAME_KEY and all(map(_is_short_text, values)):
+                # Its column says so, too, and need not be unpacked.
+                self._any_of("s.agent", values)
         if query.metadata:
             self.sql += (
                 " AND (SELECT has_metadata(unpack(codec, body)) FROM payloads WHERE seq = s.seq)"
@@ -442,6 +448,10 @@ class _Filters:
             self.sql += f" AND (s.trace_id, s.id) {operator} (VALUES {marks})"
             for pair in pairs:
                 self.parameters += pair
+
+
+def _is_short_text(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) < NAME_MAX
 
 
 def _metadata_test(query: SearchQuery) -> Any:

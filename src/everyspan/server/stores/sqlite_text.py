@@ -21,11 +21,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +34,24 @@ from everyspan.server.stores.sqlite_calls import join
 from everyspan.server.stores.sqlite_file import LOCK_WAIT_S, create, open_reader
 from everyspan.server.stores.sqlite_readers import Deadline
 from everyspan.server.stores.sqlite_rows import read_payloads
-from everyspan.server.terms import WORD_BYTES_MAX, Term, Texts, readable
+from everyspan.server.stores.sqlite_text_lookup import (
+    LONG,
+    NAME,
+    NAMES_MAX,
+    OTHER_NAME,
+    Candidates,
+    find_candidates,
+    to_set,
+)
+from everyspan.server.terms import Texts, readable
 
 FORM = 1
 """Of the file; one of another form is built anew."""
 TEXT_BYTES_MAX = 64 * 1024
 """Of a span that are indexed; longer ones are looked at in every search. Chosen."""
-NAMES_MAX = 50_000
-"""Different names that are told apart; spans with others are looked at wherever names count."""
-NAMES_NARROW_MAX = 500
-CANDIDATES_MAX = 5_000
-"""Up to as many are looked at by themselves; beyond, spans are gone through in order."""
-FRESH_MAX = 50_000
 BATCH = 1_000
 POLL_S = 0.5
 
-_LONG = "evsplongtext"
-_NAME = "evspname"
-_OTHER_NAME = "evspothername"
 _TABLES = """
 CREATE VIRTUAL TABLE words USING fts5(
     text, content='', contentless_delete=1, detail=none, tokenize='ascii', prefix='1 2'
@@ -73,33 +72,9 @@ _NEXT_SQL = (
     "FROM spans s INDEXED BY spans_by_change JOIN payloads p USING (seq) "
     "WHERE (s.change, s.seq) > (?, ?) ORDER BY s.change, s.seq LIMIT ?"
 )
-_FRESH_SQL = "SELECT seq FROM spans INDEXED BY spans_by_change WHERE (change, seq) > (?, ?) LIMIT ?"
 _NUMBER_SQL = "SELECT value FROM numbers WHERE name = ?"
-_PIECE = re.compile(rb"[a-z0-9]+")
 
 _log = logging.getLogger("everyspan.server.store")
-
-
-class Candidates:
-    """Where a text search has to look, within one read of the index.
-
-    Attributes:
-        seqs: The numbers of all spans to look at; None where they are too many, or not known.
-    """
-
-    def __init__(self, seqs: set[int] | None, index: _Lookup | None, fresh: set[int]) -> None:
-        self.seqs = seqs
-        self._index = index
-        self._fresh = fresh
-
-    def among(self, seqs: list[int]) -> set[int]:
-        """Return those of `seqs` that have to be looked at."""
-        if self._index is None:
-            return set(seqs)
-        few = self._index.between(min(seqs), max(seqs), 4 * len(seqs))
-        if few is None:
-            return set(seqs)
-        return (few | self._fresh).intersection(seqs)
 
 
 class TextIndex:
@@ -148,7 +123,7 @@ class TextIndex:
             found = Candidates(None, None, set())
             if reader is not None and place is not None:
                 with contextlib.suppress(apsw.InterruptError):  # The search itself will see that.
-                    found = _candidates(reader.connection, store, texts, place)
+                    found = find_candidates(reader.connection, store, texts, place)
             try:
                 yield found
             except apsw.CorruptError:
@@ -341,13 +316,13 @@ class _Index:
             if number is None:
                 last = connection.execute("SELECT coalesce(max(number), 0) FROM names").get
                 if last >= NAMES_MAX:
-                    return _OTHER_NAME
+                    return OTHER_NAME
                 number = last + 1
                 connection.execute("INSERT INTO names VALUES (?, ?)", (number, lowered))
             if len(self._names) >= 10_000:
                 self._names.clear()
             self._names[lowered] = number
-        return f"{_NAME}{number}"
+        return f"{NAME}{number}"
 
     def _sweep(
         self, store: apsw.Connection, swept: int | None, deleted: int
@@ -368,7 +343,7 @@ class _Index:
         ]
         if not seqs:
             return None, deleted
-        there = _seqs(
+        there = to_set(
             store.execute("SELECT seq FROM spans WHERE seq BETWEEN ? AND ?", (seqs[0], seqs[-1]))
         )
         for seq in seqs:
@@ -385,7 +360,7 @@ def _text(body: bytes) -> str:
         # An escape takes at most six bytes for one.
         part = readable(payload[: 6 * room + 12])
         if len(part) > room:
-            parts += [part[:room], _LONG.encode()]
+            parts += [part[:room], LONG.encode()]
             break
         parts.append(part)
         room -= len(part)
@@ -393,80 +368,3 @@ def _text(body: bytes) -> str:
     if not text.isascii():
         text = text.decode("utf-8", "replace").encode("ascii", "replace")
     return text.decode("ascii")
-
-
-class _Lookup:
-    """One expression of FTS5, within a transaction that reads."""
-
-    def __init__(self, connection: apsw.Connection, expression: str) -> None:
-        self._connection = connection
-        self._expression = expression
-
-    def first(self, count: int) -> set[int] | None:
-        """Return all documents, None if there are over `count`."""
-        return self._read("", (), count)
-
-    def between(self, first: int, last: int, count: int) -> set[int] | None:
-        """Return the documents in a range, None if there are over `count`."""
-        return self._read(" AND rowid BETWEEN ? AND ?", (first, last), count)
-
-    def _read(self, where: str, bounds: tuple[int, ...], count: int) -> set[int] | None:
-        sql = f"SELECT rowid FROM words WHERE words MATCH ?{where} LIMIT ?"
-        found = _seqs(self._connection.execute(sql, (self._expression, *bounds, count + 1)))
-        return None if len(found) > count else found
-
-
-def _seqs(cursor: Iterable[tuple[Any, ...]]) -> set[int]:
-    return {seq for (seq,) in cursor}
-
-
-def _candidates(
-    connection: apsw.Connection, store: apsw.Connection, texts: Texts, place: tuple[int, int]
-) -> Candidates:
-    fresh = _seqs(store.execute(_FRESH_SQL, (*place, FRESH_MAX + 1)))
-    parts = [_expression(connection, term) for term in texts.terms]
-    known = [part for part in parts if part is not None]
-    if len(fresh) > FRESH_MAX or not known:
-        return Candidates(None, None, fresh)
-    lookup = _Lookup(connection, f"({' AND '.join(known)}) OR {_LONG}")
-    few = lookup.first(CANDIDATES_MAX)
-    return Candidates(None if few is None else few | fresh, lookup, fresh)
-
-
-def _expression(connection: apsw.Connection, term: Term) -> str | None:
-    """Return what every document with the term holds, None where nothing is certain."""
-    whole, prefix = _pieces(term)
-    words = [f'"{word.decode()}"' for word in whole]
-    if prefix is not None:
-        words.append(f'"{prefix.decode()}"*')
-    if not words:
-        return None
-    expression = f"({' AND '.join(words)})"
-    if term.kind == "phrase":
-        return expression
-    # Words and other text may stand in the name as well, and there in part.
-    named = connection.execute(
-        "SELECT number FROM names WHERE instr(name, ?) LIMIT ?", (term.text, NAMES_NARROW_MAX + 1)
-    ).fetchall()
-    if len(named) > NAMES_NARROW_MAX:
-        return None
-    names = [f"{_NAME}{number}" for (number,) in named]
-    if connection.execute("SELECT coalesce(max(number), 0) FROM names").get >= NAMES_MAX:
-        names.append(_OTHER_NAME)
-    return f"({' OR '.join([expression, *names])})"
-
-
-def _pieces(term: Term) -> tuple[list[bytes], bytes | None]:
-    """Return words that text with the term holds whole, and letters that one of its begins with."""
-    if term.words:
-        return [*term.words], None
-    whole: list[bytes] = []
-    prefix = None
-    for found in _PIECE.finditer(term.text):
-        if found.start() == 0 or len(found[0]) > WORD_BYTES_MAX:
-            continue  # Perhaps the end of a longer word.
-        if found.end() < len(term.text):
-            whole.append(found[0])
-        else:
-            prefix = found[0]
-    return list(dict.fromkeys(whole))[:64], prefix
