@@ -11,18 +11,19 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import faults, hot_path, import_time, ingest, steady, throughput
+from benchmarks import faults, hot_path, import_time, ingest, queries, steady, throughput
 from benchmarks.report import Row, progress, table
 
 PARTS = ("hot", "throughput", "import")
-# By name only: four, ten and two minutes.
-LONG_PARTS = ("steady", "faults", "ingest")
+# By name only: two to ten minutes.
+LONG_PARTS = ("steady", "faults", "ingest", "queries")
 EXAMPLES = """examples:
   python -m benchmarks                     all of it, about four minutes
   python -m benchmarks hot --rounds 25     only the hot path, longer
   python -m benchmarks steady              a minute of work for each, four minutes
   python -m benchmarks faults              every fault of a backend, ten minutes
   python -m benchmarks ingest              the trace server's upserts, two minutes; 4 GB of disk
+  python -m benchmarks queries             the trace server's questions, growing, some minutes
   python -m benchmarks --quick             a look, in under a minute; too noisy to quote
   python -m benchmarks import --json r.json
 
@@ -63,6 +64,9 @@ def _run(part: str, rounds: int | None, *, quick: bool) -> Iterator[Row]:
                 batches=20 if quick else 60,
                 long_spans=40_000 if quick else 300_000,
             )
+        case "queries":
+            sizes = queries.SIZES[:2] if quick else queries.SIZES
+            return queries.run(rounds or 5, sizes=sizes)
         case _:
             return import_time.run(rounds or (5 if quick else 25))
 
