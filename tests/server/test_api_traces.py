@@ -355,6 +355,27 @@ def test_a_conversation_is_its_turns_in_order(
     assert get(http, "/api/conversations/none")["items"] == []
 
 
+def test_annotations_are_assessments(http: httpx2.Client, put: Callable[..., None]) -> None:
+    """Thumbs and notes: said on either side, shown on both; without credentials."""
+    put(make_item(trace_id="a/b", id="s"))
+    trace = trace_hex("a/b")
+    thumb = {"trace_id": "a/b", "span_id": "s", "kind": "approval", "approval": "rejected"}
+    made = http.post("/api/annotations", json=thumb).json()
+    note = {"trace_id": "a/b", "assessment_type": "comment", "comment": "Bearer abcdefgh12345"}
+    http.post("/v5/span-assessments", json=note).raise_for_status()
+    first, second = get(http, f"/api/traces/{trace}/annotations")["items"]
+    assert first == made
+    assert (first["kind"], first["approval"], first["span_id"]) == ("approval", "rejected", "s")
+    assert (second["kind"], second["span_id"]) == ("comment", "s")
+    assert "abcdefgh" not in second["comment"]
+    assert http.delete(f"/api/annotations/{made['id']}").status_code == 204
+    assert http.delete(f"/api/annotations/{made['id']}").status_code == 404
+    assert get(http, f"/api/traces/{trace}/annotations")["items"] == [second]
+    for wrong in ({"approval": None}, {"kind": "rating", "rating": 6}, {"span_id": ""}):
+        assert http.post("/api/annotations", json=thumb | wrong).status_code == 422
+    assert http.post("/api/annotations", json=thumb | {"span_id": "x"}).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("path", "params", "name"),
     [

@@ -21,8 +21,10 @@ _PROBLEMS = {
     401: "A key is asked for",
     403: "Not with this key, under this name, or from that page",
     404: "There is no such thing",
+    409: "It contradicts what is stored",
     413: "The body is too large",
     414: "The address is too long",
+    415: "The body is packed in a way that is not known",
     422: "A parameter, named in `detail`, is unknown or out of its bounds",
     503: "The store is busy or failing; `Retry-After` says when to come back",
 }

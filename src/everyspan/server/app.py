@@ -20,6 +20,7 @@ from everyspan.errors import RequestError, StoreError
 from everyspan.server.agentex_agents import agentex_agents_routes
 from everyspan.server.agentex_routes import agentex_routes
 from everyspan.server.answers import Answers
+from everyspan.server.api_annotations import annotation_operations
 from everyspan.server.api_openapi import openapi_operation
 from everyspan.server.api_producers import producer_operations
 from everyspan.server.api_traces import trace_operations
@@ -76,6 +77,7 @@ def create_app(store: Store, hosts: Hosts | None = None, *, must_ask_key: bool =
         *session_operations(keyring, bodies),
         *producer_operations(store, bodies),
         *trace_operations(store),
+        *annotation_operations(store, bodies),
     ]
     operations.append(openapi_operation(operations))
     routes = Router(
