@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+_SIZE = re.compile(r"([1-9][0-9]{0,5})([MGT]B)", re.ASCII)
+_UNITS_BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 _DURATION = re.compile(r"\d{1,9}[smhd]")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -94,6 +96,20 @@ def parse_duration(_: click.Context, __: click.Parameter, text: str | None) -> f
 def _seconds_of(duration: str) -> float:
     """Return the seconds of a duration that is known to be one."""
     return float(int(duration[:-1]) * _UNITS_S[duration[-1]])
+
+
+def parse_size(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    """Return a size such as `10GB` in bytes, None where none is given.
+
+    Raises:
+        BadParameter: It is none.
+    """
+    if text is None:
+        return None
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no size; allowed: 500MB, 10GB, 2TB")
+    return int(found[1]) * _UNITS_BYTES[found[2]]
 
 
 def iso(moment_s: float) -> str:

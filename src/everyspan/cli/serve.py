@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
+from everyspan.cli.options import parse_duration, parse_size
 from everyspan.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -62,6 +63,20 @@ def _port_or_off(context: click.Context, option: click.Parameter, value: str) ->
     "of a container. Repeatable.",
 )
 @click.option(
+    "--keep",
+    "keep_s",
+    metavar="DURATION",
+    callback=parse_duration,
+    help="Delete traces so long after their last activity: 12h, 30d. Default: never.",
+)
+@click.option(
+    "--keep-size",
+    "keep_bytes",
+    metavar="SIZE",
+    callback=parse_size,
+    help="Delete the oldest traces when the store is larger: 500MB, 10GB. Default: never.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(("text", "json")),
     default="text",
@@ -81,6 +96,8 @@ def serve(
     otlp_port: int | None,
     store: Path | None,
     allow_hosts: tuple[str, ...],
+    keep_s: float | None,
+    keep_bytes: int | None,
     log_format: LogFormat,
     log_level: str,
     data_home: str | None,
@@ -94,6 +111,7 @@ def serve(
     Example:
       everyspan serve
       everyspan serve --port 5004 --store ./traces.sqlite
+      everyspan serve --keep 30d --keep-size 10GB
       everyspan keys create && everyspan serve --host 0.0.0.0 --log-format json
     """
     from everyspan.server import run
@@ -111,6 +129,8 @@ def serve(
         otlp_port=otlp_port,
         store_path=path,
         allow_hosts=allow_hosts,
+        keep_s=keep_s,
+        keep_bytes=keep_bytes,
         ready=ready,
     )
 

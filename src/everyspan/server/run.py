@@ -55,6 +55,8 @@ def run(
     store_path: str | Path,
     otlp_port: int | None = None,
     allow_hosts: Sequence[str] = (),
+    keep_s: float | None = None,
+    keep_bytes: int | None = None,
     ready: Ready | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM.
@@ -63,6 +65,8 @@ def run(
         port: 0 takes a free one.
         otlp_port: Listened on too, if it can be had; everything is answered there as well.
         allow_hosts: Further names that requests may call it by, as one behind a proxy is.
+        keep_s: How long traces are kept after their last activity; None is for ever.
+        keep_bytes: Beyond this size of the store the oldest are deleted; None is no bound.
         ready: Called once, when requests are answered.
 
     Raises:
@@ -86,7 +90,7 @@ def run(
         address = listener.getsockname()
         hosts = Hosts([host, address[0]], allow_hosts)
         is_open = not ip_address(address[0].partition("%")[0]).is_loopback
-        store = SqliteStore(store_path)
+        store = SqliteStore(store_path, keep_s=keep_s, keep_bytes=keep_bytes)
         app = create_app(store, hosts, must_ask_key=is_open)
         config = uvicorn.Config(
             app,

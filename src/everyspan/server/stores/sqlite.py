@@ -48,6 +48,7 @@ from everyspan.server.stores.base import (
 from everyspan.server.stores.sqlite_codec import Packer
 from everyspan.server.stores.sqlite_file import create, measure, open_writer
 from everyspan.server.stores.sqlite_readers import Deadline, Readers
+from everyspan.server.stores.sqlite_retention import Retention
 from everyspan.server.stores.sqlite_rows import (
     BY_ID_SQL,
     ROW_BYTES,
@@ -100,6 +101,8 @@ class SqliteStore(Store):
         path: The file; it and its folders are created where missing.
         connect: Opens the writer's connection; tests put a failing disk beneath it.
         followers: Work that follows commits, on the writer's thread.
+        keep_s: Traces without activity for longer are deleted; None keeps them.
+        keep_bytes: Beyond this size the oldest traces are deleted; None is no bound.
 
     Raises:
         StoreError: The file cannot be opened or is not ours.
@@ -113,6 +116,8 @@ class SqliteStore(Store):
         waiting_bytes_max: int = WAITING_BYTES_MAX,
         connect: Callable[[str], apsw.Connection] | None = None,
         followers: Sequence[Follower] = (),
+        keep_s: float | None = None,
+        keep_bytes: int | None = None,
     ) -> None:
         self._path = str(path)
         self._packer = Packer()
@@ -127,6 +132,8 @@ class SqliteStore(Store):
                 raise
         except (apsw.Error, OSError) as error:
             raise StoreError(f"cannot open the store {self._path}: {error}") from error
+        if keep_s is not None or keep_bytes is not None:
+            followers = [Retention(age_s=keep_s, size_bytes=keep_bytes), *followers]
         self._writer = Writer(
             connection,
             clock=clock,

@@ -79,6 +79,7 @@ CREATE INDEX traces_by_tokens ON traces (account, tokens, otel_trace_id);
 CREATE INDEX traces_by_cost ON traces (account, cost_usd, otel_trace_id);
 CREATE INDEX traces_by_errors ON traces (account, errors, otel_trace_id);
 CREATE INDEX traces_by_change ON traces (account, change);
+CREATE INDEX traces_by_activity ON traces (start_ns + duration_ns);
 CREATE INDEX traces_due_by_time ON traces_due (due_ns);
 """
 
@@ -168,7 +169,7 @@ class TraceFollower:
         connection, now_ns = transaction.connection, transaction.now_ns
         due: list[Any] = connection.execute(_DUE_SQL, (now_ns, DUE_MAX)).fetchall()
         for done, (account, key) in enumerate(due, 1):
-            _summarize(transaction, account, key)
+            renew(transaction, account, key)
             if time.monotonic() >= end_s:
                 is_behind = is_behind or done < len(due)
                 break
@@ -240,7 +241,8 @@ def _wait_ns(connection: apsw.Connection, account: str, key: bytes) -> int:
     return int(spans * SPAN_COST_NS / SHARE)
 
 
-def _summarize(transaction: Transaction, account: str, key: bytes) -> None:
+def renew(transaction: Transaction, account: str, key: bytes) -> None:
+    """Make the summary of a trace anew, or delete it where no span of the trace is left."""
     connection = transaction.connection
     connection.execute(
         "DELETE FROM traces_due WHERE account = ? AND otel_trace_id = ?", (account, key)
