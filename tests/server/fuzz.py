@@ -13,6 +13,7 @@ OTLP get the keys that the mapping knows with values that it does not expect.
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import random
 import sys
@@ -29,6 +30,7 @@ from everyspan.server import (
     agentex_spans,
     otlp_json,
     otlp_protobuf,
+    sgp_assessments,
     sgp_reply,
     sgp_search,
     sgp_spans,
@@ -36,6 +38,7 @@ from everyspan.server import (
 from everyspan.server import otlp_tables as tables
 from everyspan.server.otlp_mapping import Mapper
 from everyspan.server.otlp_span import OtlpSpan
+from everyspan.server.paging import Int64, parse_cursor
 from everyspan.server.redaction import redact_row
 from everyspan.server.row import SpanRow
 from tests.server.otlp_requests import (
@@ -86,6 +89,15 @@ _AGENTEX = {
     "input": [_PAYLOAD],
     "output": _PAYLOAD,
     "data": {**_PAYLOAD, "__span_type__": "COMPLETION"},
+}
+_ASSESSMENT = {
+    "assessment_type": "comment",
+    "trace_id": "t",
+    "span_id": "s",
+    "comment": "fine",
+    "rating": 1,
+    "metadata": _PAYLOAD,
+    "rubric": {"a": "b"},
 }
 _SEARCH = {
     "trace_ids": ["t"],
@@ -385,6 +397,18 @@ def _patch(body: bytes) -> None:
             pass
 
 
+def _assessment(body: bytes) -> None:
+    for decode in (sgp_assessments.decode_draft, sgp_assessments.decode_change):
+        try:
+            decode(body)
+        except RequestError as error:
+            _must_be_refusal(error)
+
+
+def _cursor(text: str) -> None:
+    parse_cursor(text, tuple[Int64, str, str])
+
+
 def _search(body: bytes) -> None:
     sgp_search.decode_search(body, {}, "a")
 
@@ -451,6 +475,14 @@ TARGETS: dict[str, Target] = {
     "sgp create": Target(_both_ways(_ITEM), _sgp_create),
     "agentex create": Target(_both_ways(_AGENTEX), _agentex_create),
     "patches": Target(_both_ways(_AGENTEX | _ITEM), _patch),
+    "assessments": Target(_both_ways(_ASSESSMENT), _assessment),
+    "cursors": Target(
+        st.one_of(
+            st.text(max_size=20),
+            _both_ways([1, "t", "s"]).map(lambda body: base64.urlsafe_b64encode(body).decode()),
+        ),
+        _cursor,
+    ),
     "searches": Target(_both_ways(_SEARCH), _search),
     "parameters": Target(
         st.dictionaries(
