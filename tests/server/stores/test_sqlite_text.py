@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import msgspec
 import pytest
 
-from everyspan.server.stores import sqlite_text
+from everyspan.server.stores import sqlite_search, sqlite_text
 from everyspan.server.stores.base import SearchQuery
 from everyspan.server.stores.sqlite import SqliteStore
 from everyspan.server.stores.sqlite_file import open_reader
+from everyspan.server.stores.sqlite_readers import Deadline
+from everyspan.server.stores.sqlite_text import TextIndex
 from everyspan.server.terms import parse_texts
 from tests.server.rows import make_row
 from tests.server.stores.text_index import is_indexed
@@ -139,6 +142,39 @@ async def test_a_search_stops_when_its_time_is_over(store: SqliteStore, tmp_path
         assert (page.rows, page.has_more, page.stopped) == ([], True, "time")
         traces = await store.search_traces(asking(*terms, time_max_s=0.0))
         assert (traces.trace_ids, traces.stopped) == ([], "time")
+
+
+class Looks(Deadline):
+    """Over after so many looks."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(float("inf"))
+        self._left = count
+
+    def is_over(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
+async def test_a_search_goes_on_where_its_time_was_over(store: SqliteStore, tmp_path: Path) -> None:
+    """S5: though nothing was found so far, and whatever the direction."""
+    path = tmp_path / "spans.db"
+    await store.upsert([said("x", f"{n:03}") for n in range(600)])
+    await store.upsert([said("日本", "300")])
+    await until(lambda: is_indexed(path))
+    connection = open_reader(str(path))
+    index = TextIndex(str(path))
+    for descending in (False, True):
+        query, pages = asking("日本", descending=descending), 0
+        while not (page := sqlite_search.search(connection, query, Looks(100), index)).rows:
+            assert (page.stopped, page.has_more) == ("time", True)
+            assert page.through is not None
+            query = msgspec.structs.replace(query, after=page.through)
+            pages += 1
+        assert [row.id for row in page.rows] == ["300"]
+        assert 2 <= pages <= 4
+    await index.close()
+    connection.close()
 
 
 async def test_what_the_store_deleted_leaves_the_index(tmp_path: Path) -> None:
