@@ -21,6 +21,7 @@ from everyspan.model.credentials import (
 
 SECRETS = [
     *("Bearer abcdefgh12345678", "sk-abcdefghijklmnopqrstuv", "sk-ant-x", "xoxb-1", "ghp_a1"),
+    *("\x01sk-ant-x", "\nsk-ant-x", "\x1bsk-ant-x", "\u2014sk-ant-x", '"sk-ant-x'),
     *("github_pat_1", "hf_x", "AKIAX", "AIzax", "eyJa.b.c", "a://u:p@h", '"password": "x"'),
     *("{'api_key': 'x'}", '\\"secret\\": \\"x\\"', '"p-w_passwd" :1', "'cookie'\u2028: 'x'"),
     *('"id_token"\n\t:"x"', '\\\\\\"secret\\\\\\":1', '"authorization"\x1f: "Basic x"'),
@@ -28,7 +29,7 @@ SECRETS = [
 KEYS = [
     *("password", "PASS-WORD_", "api_key", "Set-Cookie", "pa\u017f\u017fword", "pa\xdfword"),
     *("api\u212aey", "credential\u017f", "tokens", "token", "max_tokens", "function", "n"),
-    *("description", "tool_calls", "x_connection-string", "secre\\t", "secret\n"),
+    *("description", "tool_calls", "task-1", "x_connection-string", "secre\\t", "secret\n"),
 ]
 pieces = st.sampled_from([*SECRETS, *KEYS, *"\"'\\:@-_ {}[],\n", "://", "bear", "er ", "eyJ", "é"])
 texts = st.lists(st.one_of(pieces, st.text(max_size=3)), max_size=6).map("".join)
@@ -122,6 +123,7 @@ def test_a_key_that_is_a_credential_goes_and_its_value_stays() -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        b'{"task":"ask-user task-1 risk-free flask-app"}',
         b'{"usage":{"input_tokens":3,"max_tokens":1,"token":"x"},"token_type":"b"}',
         b'{"arguments":"{\\"description\\": \\"x\\", \\"function\\": 1, \\"key\\": \\"k\\"}"}',
         '{"straße":"größer als 12:30","naïve_tokens":1}'.encode(),

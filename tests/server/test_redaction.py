@@ -41,8 +41,6 @@ async def test_what_is_stored_holds_no_credential(tmp_path: Path) -> None:
             make_row(
                 id="s",
                 name=f"call sk-{CANARY}",
-                input_tokens=3,
-                output_tokens=4,
                 input=json.dumps([SECRET, {"max_tokens": 5}]).encode(),
                 output=json.dumps(SECRET).encode(),
                 metadata=json.dumps(

@@ -48,7 +48,10 @@ _MEMBER = re.compile(
 # What `may_hold_credential` looks for. Each begins with one letter, which is found fast, and looks
 # back from there.
 _ESCAPED = re.compile(rb"\\(?=[u/])")
-_DASHED_LOOK = re.compile(rb"-(?:(?<=sk-)|(?<=xox[abprs]-))")
+# `task-1` is none: before `sk-` there is no letter, but for that of an escape.
+_DASHED_LOOK = re.compile(
+    rb"-(?:(?<=sk-)(?:(?<![ac-eg-mo-qsu-zA-Z0-9_]sk-)|(?<=\\u00..sk-))|(?<=xox[abprs]-))"
+)
 _UNDERLINED_LOOK = re.compile(rb"_(?:(?<=gh[pousr]_)|(?<=hf_)|(?<=github_pat_))")
 _LOWER = bytes(range(256)).lower()
 _FOLDING: dict[int, list[bytes]] = {}
