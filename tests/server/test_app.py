@@ -23,12 +23,15 @@ def failing_store(error: Exception) -> Store:
     async def close(_self: Store) -> None:
         """Nothing is held."""
 
+    def watch(_self: Store, _call: object) -> None:
+        """Nothing is ever committed."""
+
     async def keys(_self: Store) -> list[object]:
         """None: requests get as far as the routes."""
         return []
 
     failing = dict.fromkeys(Store.__abstractmethods__, fail)
-    methods = failing | {"close": close, "keys": keys}
+    methods = failing | {"close": close, "keys": keys, "watch": watch}
     store: Store = type("FailingStore", (Store,), methods)()
     return store
 

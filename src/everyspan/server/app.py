@@ -26,6 +26,7 @@ from everyspan.server.api_producers import producer_operations
 from everyspan.server.api_traces import trace_operations
 from everyspan.server.body import Bodies
 from everyspan.server.envelope import Envelope
+from everyspan.server.feed import Feed
 from everyspan.server.guard import Guard
 from everyspan.server.health_routes import health_routes
 from everyspan.server.hosts import Hosts
@@ -73,11 +74,19 @@ def create_app(store: Store, hosts: Hosts | None = None, *, must_ask_key: bool =
     sgp = [*sgp_routes(store, ingest("sgp"), bodies), *assessment_routes(store, bodies)]
     # The SGP client's environment `local` asks under /public (`sgp` §1).
     public = Mount("/public", Router(sgp, redirect_slashes=False))
+    feed = Feed(store, stopping)
+    metrics.read(
+        "everyspan_feed_viewers",
+        "gauge",
+        "Streams of the live feed that are open.",
+        lambda: [({}, feed.viewers)],
+    )
     operations = [
         *session_operations(keyring, bodies),
         *producer_operations(store, bodies),
         *trace_operations(store),
         *annotation_operations(store, bodies),
+        feed.operation(),
     ]
     operations.append(openapi_operation(operations))
     routes = Router(

@@ -13,7 +13,7 @@ A store keeps no state that another server process in front of the same data cou
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -44,7 +44,6 @@ Stopped = Literal["bytes", "time"] | None
 """Which budget ended a page early."""
 
 
-BEHIND_MAX = 10_000
 SESSIONS_MAX = 100
 """Browsers that are logged in with one key."""
 
@@ -151,8 +150,6 @@ class StoreHealth(msgspec.Struct, kw_only=True, frozen=True):
     """How the store is. `waiting` counts upserts not yet committed.
 
     `size_bytes` is what it takes, `free_bytes` what its disk has left; None where no disk is ours.
-    `unsummarized` and `unindexed` count spans that are stored, and neither in their trace's summary
-    nor in the text index yet: at most BEHIND_MAX.
     """
 
     ok: bool
@@ -161,8 +158,6 @@ class StoreHealth(msgspec.Struct, kw_only=True, frozen=True):
     waiting_bytes: int
     size_bytes: int
     free_bytes: int | None
-    unsummarized: int
-    unindexed: int
 
 
 class Store(ABC):
@@ -342,6 +337,14 @@ class Store(ABC):
     @abstractmethod
     async def get_trace(self, account: str, key: bytes) -> Trace | None:
         """Return one trace by its 16 bytes in OpenTelemetry; None where no span of it is stored."""
+
+    @abstractmethod
+    async def last_change(self) -> int:
+        """Return the number of the last change; all that follow are greater."""
+
+    @abstractmethod
+    def watch(self, call: Callable[[], object]) -> None:
+        """Have `call` called after commits of this process, from any thread; it must not wait."""
 
     @abstractmethod
     async def changed_traces(self, account: str, *, after: int, limit: int) -> list[Trace]:

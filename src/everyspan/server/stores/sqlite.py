@@ -37,7 +37,6 @@ from everyspan.server.stores import (
     sqlite_trace_spans,
 )
 from everyspan.server.stores.base import (
-    BEHIND_MAX,
     ListQuery,
     MatchingTraces,
     SearchPage,
@@ -84,13 +83,9 @@ GET_TIME_MAX_S = 10.0
 _GET_SQL = SELECT_ROW_SQL + (
     f"WHERE s.seq = (SELECT seq FROM {BY_ID_SQL}ORDER BY change DESC, seq DESC LIMIT 1)"
 )
+_CHANGE_SQL = "SELECT value FROM numbers WHERE name = 'change'"
 _COUNT_SQL = (
     "SELECT sum(CASE name WHEN 'seq' THEN value WHEN 'deleted' THEN -value END) FROM numbers"
-)
-_SUMMARIZED_SQL = "SELECT value FROM numbers WHERE name = 'traces'"
-_BEHIND_SQL = (
-    "SELECT count(*) FROM (SELECT 1 FROM spans INDEXED BY spans_by_change "
-    "WHERE (change, seq) > (?, ?) LIMIT ?)"
 )
 
 
@@ -295,6 +290,16 @@ class SqliteStore(Store):
         now_ns = self._clock.time_ns()
         return await self._query(lambda db: sqlite_trace_list.get_trace(db, account, key, now_ns))
 
+    async def last_change(self) -> int:
+        def read(connection: apsw.Connection, _deadline: Deadline) -> int:
+            change: int = connection.execute(_CHANGE_SQL).get
+            return change
+
+        return await self._points.submit(read, GET_TIME_MAX_S)
+
+    def watch(self, call: Callable[[], object]) -> None:
+        self._writer.watch(call)
+
     async def changed_traces(self, account: str, *, after: int, limit: int) -> list[Trace]:
         return await self._query(
             lambda db: sqlite_trace_list.changed_traces(db, account, after, limit)
@@ -347,23 +352,20 @@ class SqliteStore(Store):
         return await self._searches.submit(lambda db, _deadline: read(db), QUERY_TIME_MAX_S)
 
     async def health(self) -> StoreHealth:
-        def read(connection: apsw.Connection, _deadline: Deadline) -> StoreHealth:
-            size_bytes, free_bytes = measure(Path(self._path))
-            waiting, waiting_bytes = self._writer.waiting()
-            summarized = connection.execute(_SUMMARIZED_SQL).get
-            return StoreHealth(
-                ok=self._writer.is_alive(),
-                # Not count(*), which reads a whole index.
-                spans=connection.execute(_COUNT_SQL).get,
-                waiting=waiting,
-                waiting_bytes=waiting_bytes,
-                size_bytes=size_bytes,
-                free_bytes=free_bytes,
-                unsummarized=connection.execute(_BEHIND_SQL, (summarized, 2**62, BEHIND_MAX)).get,
-                unindexed=connection.execute(_BEHIND_SQL, (*self._text.come_to, BEHIND_MAX)).get,
-            )
+        def read(connection: apsw.Connection, _deadline: Deadline) -> tuple[int, int, int]:
+            # Not count(*), which reads a whole index.
+            return (connection.execute(_COUNT_SQL).get, *measure(Path(self._path)))
 
-        return await self._points.submit(read, GET_TIME_MAX_S)
+        spans, size_bytes, free_bytes = await self._points.submit(read, GET_TIME_MAX_S)
+        waiting, waiting_bytes = self._writer.waiting()
+        return StoreHealth(
+            ok=self._writer.is_alive(),
+            spans=spans,
+            waiting=waiting,
+            waiting_bytes=waiting_bytes,
+            size_bytes=size_bytes,
+            free_bytes=free_bytes,
+        )
 
     async def close(self) -> None:
         await self._points.close()

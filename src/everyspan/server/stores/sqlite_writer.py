@@ -184,6 +184,7 @@ class Writer:
         self._connection = connection
         self._clock = clock
         self._bytes_max = waiting_bytes_max
+        self._watchers: list[Callable[[], object]] = []
         self._following = [_Following(follower) for follower in followers]
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
@@ -219,6 +220,10 @@ class Writer:
             self._uncommitted_bytes += size
             self._wake.notify()
         return await call.future
+
+    def watch(self, call: Callable[[], object]) -> None:
+        """Have `call` called on the thread after each commit; it must not wait."""
+        self._watchers.append(call)
 
     def waiting(self) -> tuple[int, int]:
         """Return how many calls are not yet committed, and their bytes."""
@@ -304,6 +309,8 @@ class Writer:
             if calls:
                 for each in self._following:
                     each.commits()
+            for call_watcher in self._watchers:
+                call_watcher()
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
