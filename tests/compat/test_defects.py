@@ -313,7 +313,8 @@ async def test_memory_is_bounded_unasked(sdk: Any) -> None:
     with environment(EVERYSPAN_BYTE_BUDGET=str(1 << 20)):
         queue = sdk.AsyncSpanQueue(linger_ms=0)
     for number in range(100):
-        span = make_span(sdk, f"s{number}", input={"text": "x" * 100_000})
+        # That tell of usage, so that their payloads are not to make room.
+        span = make_span(sdk, f"s{number}", input={"text": "x" * 100_000, "usage": {}})
         queue.enqueue(sdk.SpanEventType.END, span, [processor])
     await started.wait()
     held = 100 - queue.dropped_spans

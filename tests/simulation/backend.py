@@ -304,6 +304,7 @@ class SimulatedDestination:
 
     wants_every_start = False
     is_foreign = False
+    only_ends = False
     hint: str | None = None
 
     def __init__(self, link: Link) -> None:

@@ -100,6 +100,7 @@ class Destination:
     name = "backend"
     wants_every_start = False
     is_foreign = False
+    only_ends = False
     blocks = False
     start_delay_s = None
     hint = None
