@@ -109,6 +109,8 @@ class Mapper:
             "time_error": is_odd or None,
             "kind": KINDS[span.kind] if 2 <= span.kind < len(KINDS) else None,
         }
+        obs_trace_id = read.text(tables.EVERYSPAN_OBS_TRACE, ID_MAX)
+        obs_span_id = read.text(tables.EVERYSPAN_OBS_SPAN, ID_MAX)
         group_id = read.text(tables.GROUP_ID, ID_MAX)
         task_id = read.text(tables.TASK_ID, TASK_ID_MAX)
         _, data["tags"] = read.first(tables.TAGS)
@@ -145,6 +147,8 @@ class Mapper:
             status=None if end_ns is None and status is SpanStatus.SUCCESS else status.value,
             group_id=group_id,
             task_id=task_id,
+            obs_trace_id=obs_trace_id,
+            obs_span_id=obs_span_id,
             input=None if input_ is None else _payload(input_),
             output=output_text,
             metadata=metadata,
@@ -289,7 +293,7 @@ def _as_object(key: str, value: Any, name: str) -> Any:
         return value
     if key in tables.MESSAGES or are_messages(value):
         return {"messages": value}
-    return {name: value}
+    return {tables.MEMBERS.get(key, name): value}
 
 
 def _usage(

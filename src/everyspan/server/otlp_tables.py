@@ -341,6 +341,8 @@ METADATA_PREFIXES = (
 EVERYSPAN_DATA = OWN_DATA
 EVERYSPAN_TYPE = f"{OWN}type"
 EVERYSPAN_STATUS = f"{OWN}status"
+EVERYSPAN_OBS_TRACE = (f"{OWN}obs_trace_id",)
+EVERYSPAN_OBS_SPAN = (f"{OWN}obs_span_id",)
 EVERYSPAN_IDS = (f"{OWN}trace_id", f"{OWN}span_id", f"{OWN}parent_id")
 """Ids that are no plain hex; believed only if they derive to the ids of the span (F1)."""
 
@@ -350,3 +352,9 @@ PENDING_PARENT_KEY = "logfire.pending_parent_id"
 TEMPLATE_KEY = "logfire.msg_template"
 MESSAGE_KEY = "logfire.msg"
 """A span named by its template is shown by the message (F4)."""
+
+MEMBERS = {
+    "gen_ai.retrieval.query.text": "query",
+    "gen_ai.retrieval.documents": "documents",
+}
+"""What a value is called within its payload, where it is no object; else `input` or `output`."""
