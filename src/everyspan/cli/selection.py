@@ -1,6 +1,7 @@
 """Which traces a command is about, and how to ask a server for them.
 
-A server of the SGP spans API knows spans alone: there a trace matches if one of its spans does.
+An everyspan server is asked for traces. Any other of the SGP spans API knows spans alone: there a
+trace matches if one of its spans does.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from everyspan.model.span import SpanType
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-STATES = ("incomplete", *(str(state).replace(" ", "-") for state in State))
+INCOMPLETE = "incomplete"
+INCOMPLETE_STATES = (str(State.LOST), str(State.UNACCOUNTED), str(State.LATE))
+STATES = (INCOMPLETE, *(str(state).replace(" ", "-") for state in State))
 _UNITS_NS = {"us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 
@@ -124,22 +127,53 @@ _OPTIONS = (
 
 
 def select(reader: SpanReader, selection: Selection) -> Iterator[str]:
-    """Yield the id of every trace that matches, each once.
+    """Yield the id of every trace that matches, each once, the newest first.
 
     Raises:
         ReaderError: The server cannot be read.
         SelectionError: It does not know what the selection goes by.
     """
-    seen: set[str] = set()
+    if reader.is_everyspan:
+        params = trace_filters(selection) | {"limit": "500"}
+        while True:
+            page = reader.get_json("/api/traces", params)
+            yield from (str(item["trace_id"]) for item in page["items"])
+            if not page["next"]:
+                return
+            params["after"] = page["next"]
+    found: dict[str, None] = {}
     for span in reader.search(
         span_filters(selection),
         from_ts=None if selection.since_s is None else iso(selection.since_s),
         to_ts=None if selection.until_s is None else iso(selection.until_s),
     ):
         trace_id = str(span.get("trace_id"))
-        if trace_id not in seen:
-            seen.add(trace_id)
-            yield trace_id
+        # Behind those that came before: the last one is the newest.
+        found.pop(trace_id, None)
+        found[trace_id] = None
+    yield from reversed(found)
+
+
+def trace_filters(selection: Selection) -> dict[str, str | list[str]]:
+    """Return the parameters of `/api/traces` that find the traces."""
+    states = [state.replace("-", " ") for state in selection.states if state != INCOMPLETE]
+    if INCOMPLETE in selection.states:
+        states += [state for state in INCOMPLETE_STATES if state not in states]
+    filters: dict[str, str | list[str] | None] = {
+        "from": None if selection.since_s is None else iso(selection.since_s),
+        "to": None if selection.until_s is None else iso(selection.until_s),
+        "state": states,
+        "has_error": "true" if selection.errors else None,
+        "agent": [*selection.agents],
+        "model": [*selection.models],
+        "type": [*selection.types],
+        "name": [*selection.names],
+        "session": [*selection.sessions],
+        "text": selection.text,
+    }
+    if selection.min_duration_ns is not None:
+        filters["min_duration_ns"] = str(selection.min_duration_ns)
+    return {name: value for name, value in filters.items() if value}
 
 
 def span_filters(selection: Selection) -> dict[str, Any]:

@@ -15,16 +15,18 @@ class _TracesGroup(LazyGroup):
         "import": "everyspan.cli.traces_import:import_",
         "list": "everyspan.cli.traces_list:list_",
         "show": "everyspan.cli.traces_show:show",
+        "tail": "everyspan.cli.traces_tail:tail",
     }
 
 
 @click.group(cls=_TracesGroup)
 def traces() -> None:
-    """List traces, show one as a tree, write them to a file and read them back.
+    """List traces, show one as a tree, watch them, write them to a file and read them back.
 
     \b
     Example:
       everyspan traces list --since 1h --errors
       everyspan traces show TRACE_ID
+      everyspan traces tail
       everyspan traces export --since 24h --output spans.jsonl
     """

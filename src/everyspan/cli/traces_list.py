@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from everyspan.cli.options import open_reader, print_json, print_text, server_options
+from everyspan.cli.selection import Selection, select, selection_options
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("list")
 @server_options
+@selection_options
 @click.option(
     "--limit",
     type=click.IntRange(1, 10_000),
@@ -25,22 +28,30 @@ if TYPE_CHECKING:
     show_default=True,
     help="Traces to list at most.",
 )
-def list_(url: str | None, as_json: bool, limit: int) -> None:
-    """List the traces in which a span started last, newest first.
+def list_(url: str | None, as_json: bool, selection: Selection, limit: int) -> None:
+    """List traces, the newest first: all, or those that match.
 
     \b
     Example:
       everyspan traces list --limit 5
+      everyspan traces list --since 1h --state incomplete
+      everyspan traces list --errors --model gpt-5 --min-duration 2s
       everyspan traces list --json | jq '.[0].trace_id'
     """
     from everyspan.cli.summary import summaries
 
     with open_reader(url) as reader:
-        found = list(summaries(reader, newest_traces(reader, limit)))
+        if selection:
+            chosen = list(islice(select(reader, selection), limit))
+        else:
+            chosen = newest_traces(reader, limit)
+        found = list(summaries(reader, chosen))
         if as_json:
             print_json([_row_json(summary) for summary in found])
         elif found:
             print_text(_table(found))
+        elif selection:
+            click.echo(f"No trace of {reader.whose} matches.", err=True)
         else:
             click.echo(f"No traces yet of {reader.whose}.", err=True)
 
