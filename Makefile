@@ -6,10 +6,11 @@ PYTHON ?= python3
 OTHER_PYTHONS ?= 3.12 3.13
 BIN := .venv/bin
 
-.PHONY: help demo test test-others soak check docs bench lock venv peers clean
+.PHONY: help demo web test test-others soak check docs bench lock venv peers clean
 
 help:
 	@echo 'make demo    watch a real agent being traced, about 30 seconds'
+	@echo 'make web     build the web page into the package'
 	@echo 'make test    run the tests'
 	@echo 'make test-others    run those of the SDK on Python $(OTHER_PYTHONS), where installed'
 	@echo 'make soak    simulate N=100000 seeds from SEED=0 on, until one fails'
@@ -22,7 +23,11 @@ help:
 venv:
 	@scripts/venv '$(PYTHON)' .venv requirements.lock
 
-demo: venv
+# The page, where its sources changed; needs the registry of npm, but no Node.
+web: venv
+	@$(BIN)/python web/hatch_build.py
+
+demo: web
 	@$(BIN)/everyspan demo
 
 # The SDKs that everyspan is measured against and must get on with; apart from .venv, since they pin
@@ -30,7 +35,7 @@ demo: venv
 peers:
 	@scripts/venv '$(PYTHON)' .venv-peers benchmarks/requirements.lock
 
-test: venv peers
+test: web peers
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
 
 test-others:
@@ -46,6 +51,7 @@ check: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python web/hatch_build.py check
 
 # What makes a site of the guide, apart from .venv, since nothing else needs it.
 docs: venv

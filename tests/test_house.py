@@ -14,6 +14,8 @@ LOCKS = ("requirements.lock", "benchmarks/requirements.lock", "docs/requirements
 # A home or work folder of somebody's machine. (The group keeps this line from matching itself.)
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:root|home|work|Users|opt)/\w")
 
+BUNDLE = ROOT / "src" / "everyspan" / "server" / "web"
+
 
 def test_no_file_names_a_path_of_a_machine() -> None:
     """CONTRIBUTING.md: a clone works wherever it lies."""
@@ -69,9 +71,10 @@ def test_a_python_that_will_not_do_is_one_line(tmp_path: Path, python: str, says
 
 
 def written_by_people() -> Iterator[Path]:
-    for folder in ("src", "tests", "benchmarks", "docs", "scripts", ".ci"):
+    for folder in ("src", "tests", "benchmarks", "docs", "scripts", "web", ".ci"):
         for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".lock":
+            made = {"__pycache__", "node_modules"} & {*path.parts} or BUNDLE in path.parents
+            if path.is_file() and not made and "lock" not in path.name:
                 yield path
     yield from ROOT.glob("*.md")
     yield from (ROOT / "pyproject.toml", ROOT / "zensical.toml", ROOT / "Makefile")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -37,6 +38,15 @@ def test_the_wheel_holds_every_source(wheel: zipfile.ZipFile) -> None:
     }
     assert sources - {*wheel.namelist()} == set()
     assert [name for name in wheel.namelist() if not name.startswith("everyspan")] == []
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_page(wheel: zipfile.ZipFile) -> None:
+    names = [name for name in wheel.namelist() if name.startswith("everyspan/server/web/")]
+    assert "everyspan/server/web/index.html" in names
+    document = wheel.read("everyspan/server/web/index.html").decode()
+    for file in re.findall(r'"(/assets/[^"]+)"', document):
+        assert f"everyspan/server/web{file}" in names
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ from everyspan.server.keyring import Keyring
 from everyspan.server.metrics import Metrics
 from everyspan.server.otlp_refusals import Refusals
 from everyspan.server.otlp_routes import otlp_routes
+from everyspan.server.page import page_routes
 from everyspan.server.session_routes import session_operations
 from everyspan.server.sgp_assessments import assessment_routes
 from everyspan.server.sgp_routes import sgp_routes
@@ -97,6 +98,7 @@ def create_app(store: Store, hosts: Hosts | None = None, *, must_ask_key: bool =
             *sgp,
             public,
             *(operation.route() for operation in operations),
+            *page_routes(),
         ],
         redirect_slashes=False,
     )

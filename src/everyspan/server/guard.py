@@ -27,6 +27,7 @@ from everyspan.server.hosts import Hosts, is_cross_site
 from everyspan.server.keyring import Keyring
 from everyspan.server.keys import Key
 from everyspan.server.logs import Sparse
+from everyspan.server.page import is_page
 
 KEYLESS = frozenset({"/healthz", "/readyz", "/api/login"})
 """Asked before a key is at hand."""
@@ -83,7 +84,7 @@ class Guard:
     async def _caller(self, request: Request) -> Caller:
         account = _named_account(request.headers)
         path: str = request.scope["path"]
-        if path in KEYLESS or not await self._keyring.asks():
+        if path in KEYLESS or is_page(path) or not await self._keyring.asks():
             return Caller(account=account or LOCAL_ACCOUNT)
         key = await self._key(request)
         if account is None:

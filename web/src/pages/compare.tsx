@@ -1,0 +1,161 @@
+// Two traces side by side: what took longer, what cost more, which words of a prompt changed.
+
+import { useSignal } from "@preact/signals";
+import { useEffect, useMemo } from "preact/hooks";
+import { align, type Pair } from "../lib/align.ts";
+import { linesOf, type Span, type Skeleton as SpanSkeleton } from "../lib/api.ts";
+import { duration, oneLine, visible } from "../lib/format.ts";
+import { get, path, type RequestFailed, segment } from "../lib/http.ts";
+import { query } from "../lib/router.ts";
+import type { Line } from "../lib/trace_view.ts";
+import { Failure, Skeleton } from "../parts/failure.tsx";
+
+const SPANS_MAX = 2000;
+
+export function Compare() {
+  const [a, b] = [query("a"), query("b")];
+  const lines = useSignal<[Line[], Line[]] | null>(null);
+  const failed = useSignal<RequestFailed | null>(null);
+  const chosen = useSignal<Pair | null>(null);
+  const round = useSignal(0);
+  useEffect(() => {
+    document.title = "Compare – everyspan";
+    const abort = new AbortController();
+    Promise.all([a, b].map((id) => load(id, abort.signal))).then(
+      ([first, second]) => {
+        lines.value = [first as Line[], second as Line[]];
+        failed.value = null;
+      },
+      (error) => {
+        if (!abort.signal.aborted) failed.value = error as RequestFailed;
+      },
+    );
+    return () => abort.abort();
+  }, [a, b, lines, failed, round.value]);
+  const pairs = useMemo(() => (lines.value ? align(...lines.value) : []), [lines.value]);
+
+  if (failed.value) return <Failure error={failed.value} retry={() => (round.value += 1)} />;
+  if (!lines.value) return <Skeleton lines={12} />;
+  return (
+    <div class="padded">
+      <h1>Compare</h1>
+      <div class="card">
+        <table>
+          <thead>
+            <tr>
+              <th>span</th>
+              <th class="figure">
+                <a href={`/traces/${segment(a)}`}>{oneLine(a, 24)}</a>
+              </th>
+              <th class="figure">
+                <a href={`/traces/${segment(b)}`}>{oneLine(b, 24)}</a>
+              </th>
+              <th class="figure">difference</th>
+              <th class="figure">tokens</th>
+              <th>payloads</th>
+            </tr>
+          </thead>
+          <tbody>
+            {pairs.map((pair, n) => (
+              <tr key={n}>
+                <td style={{ paddingLeft: `${10 + Math.min(pair.depth, 12) * 14}px` }}>
+                  {oneLine(pair.name, 80)}
+                </td>
+                <td class="figure">{lasted(pair.a)}</td>
+                <td class="figure">{lasted(pair.b)}</td>
+                <td class="figure">{difference(pair)}</td>
+                <td class="figure">
+                  {tokens(pair.a)} → {tokens(pair.b)}
+                </td>
+                <td>
+                  {pair.a && pair.b && (
+                    <button type="button" onClick={() => (chosen.value = pair)}>
+                      words
+                    </button>
+                  )}
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      {chosen.value && <Words key={chosen.value.a?.id} a={a} b={b} pair={chosen.value} />}
+    </div>
+  );
+}
+
+interface Change {
+  value: string;
+  added?: boolean;
+  removed?: boolean;
+}
+
+function Words({ a, b, pair }: { a: string; b: string; pair: Pair }) {
+  const changes = useSignal<Record<string, Change[]> | null>(null);
+  const failed = useSignal("");
+  useEffect(() => {
+    const one = (trace: string, span: string) =>
+      get<Span>(`/api/traces/${segment(trace)}/spans/${segment(span)}`);
+    Promise.all([import("diff"), one(a, pair.a?.id ?? ""), one(b, pair.b?.id ?? "")]).then(
+      ([{ diffWordsWithSpace }, first, second]) => {
+        const made: Record<string, Change[]> = {};
+        for (const field of ["input", "output"] as const) {
+          made[field] = diffWordsWithSpace(
+            first.payloads[field]?.text ?? "",
+            second.payloads[field]?.text ?? "",
+            { timeout: 2000 },
+          ) ?? [{ value: "too different to compare" }];
+        }
+        changes.value = made;
+      },
+      (error) => (failed.value = String(error)),
+    );
+  }, [a, b, pair, changes, failed]);
+  if (failed.value) return <p class="error">{failed.value}</p>;
+  if (!changes.value) return <Skeleton />;
+  return (
+    <section class="card" aria-label="Words that changed">
+      <h2>{oneLine(pair.name, 80)}</h2>
+      {Object.entries(changes.value).map(([field, words]) => (
+        <div key={field}>
+          <h3>{field}</h3>
+          <div class="mono prose">
+            {words.map((change, n) =>
+              change.added ? (
+                <ins key={n}>{visible(change.value)}</ins>
+              ) : change.removed ? (
+                <del key={n}>{visible(change.value)}</del>
+              ) : (
+                visible(change.value)
+              ),
+            )}
+          </div>
+        </div>
+      ))}
+    </section>
+  );
+}
+
+async function load(id: string, signal: AbortSignal): Promise<Line[]> {
+  const page: SpanSkeleton = await get(
+    path(`/api/traces/${segment(id)}/spans`, { limit: SPANS_MAX }),
+    signal,
+  );
+  return linesOf(page);
+}
+
+function lasted(line: Line | null): string {
+  if (line === null) return "–";
+  return line.end === null ? "open" : duration(BigInt(Math.round(line.end - line.start)));
+}
+
+function difference({ a, b }: Pair): string {
+  if (!a || !b || a.end === null || b.end === null) return "";
+  const ns = b.end - b.start - (a.end - a.start);
+  return `${ns >= 0 ? "+" : "−"}${duration(BigInt(Math.abs(Math.round(ns))))}`;
+}
+
+function tokens(line: Line | null): string {
+  if (line === null || (line.inputTokens === null && line.outputTokens === null)) return "–";
+  return `${(line.inputTokens ?? 0) + (line.outputTokens ?? 0)}`;
+}
