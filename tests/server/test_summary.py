@@ -194,6 +194,15 @@ def test_a_trace_without_its_root_is_named_after_what_is_there() -> None:
     assert summary_of(loop)[0].name == "a"
 
 
+def test_long_texts_are_cut() -> None:
+    """T3: names and ids of any length, thousands of names in one trace."""
+    spans = [fact(str(n), name=f"{n} " + "x" * 500, group_id="g" * 9_000) for n in range(2_000)]
+    summary, facets = summary_of(spans)
+    assert (len(summary.name), len(summary.session or "")) == (256, 4_096)
+    assert len(facets["name"]) == 1_000
+    assert max(map(len, facets["name"])) == 256
+
+
 def test_input_is_that_of_the_first_turn_and_output_that_of_the_last() -> None:
     """Several roots: a conversation under one trace id."""
     spans = [fact("1"), fact("2", start_ns=T0_NS + 1), fact("3", start_ns=T0_NS + 2, end_ns=None)]

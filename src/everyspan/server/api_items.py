@@ -301,13 +301,21 @@ class OverviewAnswer(msgspec.Struct, frozen=True):
 
 
 class HealthAnswer(msgspec.Struct, kw_only=True, frozen=True):
-    """How the server is; `waiting` counts writes that are not yet committed."""
+    """How the server is; `waiting` counts writes that are not yet committed.
+
+    `size_bytes` is what the store takes, `free_bytes` what its disk has left. `unsummarized` and
+    `unindexed` spans are stored, and not yet seen in lists, or found by their text.
+    """
 
     status: str
     version: str
     spans: int
     waiting: int
     waiting_bytes: int
+    size_bytes: int
+    free_bytes: int | None
+    unsummarized: int
+    unindexed: int
 
 
 def trace_item(trace: Trace) -> TraceItem:

@@ -423,6 +423,10 @@ class _Traces:
                 spans=health.spans,
                 waiting=health.waiting,
                 waiting_bytes=health.waiting_bytes,
+                size_bytes=health.size_bytes,
+                free_bytes=health.free_bytes,
+                unsummarized=health.unsummarized,
+                unindexed=health.unindexed,
             )
         )
 

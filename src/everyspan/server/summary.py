@@ -25,6 +25,8 @@ FACET_VALUES_MAX = 1_000
 """Values of one facet that a trace can be found by; beyond, the most frequent ones."""
 REASONS_MAX = 20
 TEXT_MAX = 256
+SESSION_MAX = 4_096
+"""As for trace ids: many agents take the one for the other."""
 
 TraceSort = Literal["start", "duration", "tokens", "cost", "errors"]
 Facet = Literal[
@@ -192,7 +194,7 @@ class Summarizer:
         error = min(failed, key=_by_end, default=None)
         models = Counter(span.model for span in spans if span.model)
         agents = Counter(span.agent for span in spans if span.agent)
-        session = _session(root, spans)
+        session = (_session(root, spans) or "")[:SESSION_MAX] or None
         start_ns = min(span.start_ns for span in spans)
         newest_ns = max(max(span.start_ns, span.end_ns or 0) for span in spans)
         is_open = any(span.end_ns is None for span in spans)
@@ -249,7 +251,7 @@ class Summarizer:
             ),
             "has_error": ["true"] if failed else [],
             "model": _frequent(models, FACET_VALUES_MAX),
-            "name": _frequent(Counter(span.name for span in spans), FACET_VALUES_MAX),
+            "name": _frequent(Counter(span.name[:TEXT_MAX] for span in spans), FACET_VALUES_MAX),
             "session": [] if session is None else [session],
             "state": [summary.state],
             "status": [summary.status],

@@ -81,11 +81,12 @@ def list_traces(connection: apsw.Connection, query: TraceQuery) -> TracePage:
 def get_trace(connection: apsw.Connection, account: str, key: bytes, now_ns: int) -> Trace | None:
     """See `Store.get_trace`."""
     sql = f"{_SUMMARY_SQL} WHERE t.account = ? AND t.otel_trace_id = ?"
-    for key_, change, summary in connection.execute(sql, (account, key)):
-        return Trace(key_, change, _decode(summary))
-    # Its spans may be younger than the last look at what was written.
-    found = summarize(connection, account, key, now_ns)
-    return None if found is None else Trace(key, 0, found[0])
+    with reading(connection):
+        for key_, change, summary in connection.execute(sql, (account, key)):
+            return Trace(key_, change, _decode(summary))
+        # Its spans may be younger than the last look at what was written.
+        found = summarize(connection, account, key, now_ns)
+        return None if found is None else Trace(key, 0, found[0])
 
 
 def changed_traces(
