@@ -71,7 +71,6 @@ def test_a_server_that_is_well_has_no_finding() -> None:
         ({"session": reply(403, {"code": "ACCOUNT_REFUSED"})}, ["account a", "EVERYSPAN_ACCOUNT"]),
         ({"metrics": metrics(up=0)}, ["store: it fails"]),
         ({"metrics": metrics(free_bytes=1e8)}, ["95.4 MiB left", "free space"]),
-        ({"metrics": metrics(text_index_behind_seconds=90)}, ["text index is 90 s behind"]),
     ],
 )
 def test_what_is_wrong_is_said_with_its_mend(change: dict[str, Reply], words: list[str]) -> None:
@@ -101,6 +100,11 @@ def test_a_key_over_plain_http_is_a_finding() -> None:
             {"session": reply(body={"keys_required": True, "accounts": ["*"], "scopes": ["read"]})},
             State.NOTE,
             "every account, to read: agents need one that may write",
+        ),
+        (
+            {"metrics": metrics(unindexed_spans=10_000, unsummarized_spans=9_999)},
+            State.NOTE,
+            "texts to search are 10,000 spans or more behind",
         ),
         ({"metrics": reply(403)}, State.NOTE, "figures take a key"),
         ({"otlp": None}, State.NOTE, "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:5003"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -90,6 +91,25 @@ async def test_requests_are_counted_by_route_method_and_status(client: httpx2.As
     assert samples["everyspan_store_free_bytes"] > 0
     assert samples["everyspan_store_up"] == 1
     assert samples["process_resident_memory_bytes"] > 1e6
+
+
+async def test_what_follows_commits_tells_how_far_behind_it_is(
+    client: httpx2.AsyncClient,
+) -> None:
+    await client.put("/v5/spans/batch", json={"items": [make_item() for _ in range(50)]})
+
+    async def behind() -> float:
+        samples = await samples_of(client)
+        names = ("everyspan_store_unsummarized_spans", "everyspan_store_unindexed_spans")
+        return sum(samples[name] for name in names)
+
+    # Both come to it by themselves.
+    for _ in range(2_000):
+        if not await behind():
+            break
+        await asyncio.sleep(0.01)
+    else:
+        raise AssertionError(await behind())
 
 
 async def test_nothing_that_a_request_says_becomes_a_label(

@@ -27,6 +27,7 @@ from everyspan.transport.reply import Reply
 
 FREE_BYTES_LOW = 1024**3
 """Below it, the disk of a busy server is full within hours; chosen, not measured."""
+BEHIND_MANY = 10_000
 OTLP_PORT = 4318
 _SAMPLE = re.compile(r"^([a-z_]+) (\S+)$", re.MULTILINE)
 
@@ -174,11 +175,11 @@ def _store(reply: Reply | None) -> Iterator[Check]:
         waiting = int(figures.get("everyspan_store_waiting_writes", 0))
         said = f"{stored} in {size}{left}; {plural(waiting, 'write')} under way"
         yield Check("store", State.OK, said)
-    for name, behind in figures.items():
-        if name.endswith("_behind_seconds") and behind > 60:
-            what = name.removeprefix("everyspan_").removesuffix("_behind_seconds")
-            said = f"{what.replace('_', ' ')} is {behind:.0f} s behind what is stored"
-            yield Check("store", State.FINDING, said, "give the server more of a processor")
+    for figure, what in (("unsummarized", "lists of traces"), ("unindexed", "texts to search")):
+        behind = int(figures.get(f"everyspan_store_{figure}_spans", 0))
+        if behind >= BEHIND_MANY:
+            said = f"{what} are {plural(behind, 'span')} or more behind, and catch up by themselves"
+            yield Check("store", State.NOTE, said)
 
 
 def _otlp(reply: Reply | None, url: str) -> Iterator[Check]:

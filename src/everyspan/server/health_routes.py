@@ -72,6 +72,14 @@ class _Health:
                 "Bytes of writes not yet committed.",
                 float(health.waiting_bytes),
             ),
+            "everyspan_store_unsummarized_spans": (
+                "Spans not yet in their trace's summary, of 10,000.",
+                float(health.unsummarized),
+            ),
+            "everyspan_store_unindexed_spans": (
+                "Spans not yet in the text index, of 10,000.",
+                float(health.unindexed),
+            ),
             **process_figures(),
         }
         if health.free_bytes is not None:

@@ -44,6 +44,7 @@ Stopped = Literal["bytes", "time"] | None
 """Which budget ended a page early."""
 
 
+BEHIND_MAX = 10_000
 SESSIONS_MAX = 100
 """Browsers that are logged in with one key."""
 
@@ -150,6 +151,8 @@ class StoreHealth(msgspec.Struct, kw_only=True, frozen=True):
     """How the store is. `waiting` counts upserts not yet committed.
 
     `size_bytes` is what it takes, `free_bytes` what its disk has left; None where no disk is ours.
+    `unsummarized` and `unindexed` count spans that are stored, and neither in their trace's summary
+    nor in the text index yet: at most BEHIND_MAX.
     """
 
     ok: bool
@@ -158,6 +161,8 @@ class StoreHealth(msgspec.Struct, kw_only=True, frozen=True):
     waiting_bytes: int
     size_bytes: int
     free_bytes: int | None
+    unsummarized: int
+    unindexed: int
 
 
 class Store(ABC):

@@ -37,6 +37,7 @@ from everyspan.server.stores import (
     sqlite_trace_spans,
 )
 from everyspan.server.stores.base import (
+    BEHIND_MAX,
     ListQuery,
     MatchingTraces,
     SearchPage,
@@ -86,6 +87,11 @@ _GET_SQL = SELECT_ROW_SQL + (
 _CHANGE_SQL = "SELECT value FROM numbers WHERE name = 'change'"
 _COUNT_SQL = (
     "SELECT sum(CASE name WHEN 'seq' THEN value WHEN 'deleted' THEN -value END) FROM numbers"
+)
+_SUMMARIZED_SQL = "SELECT value FROM numbers WHERE name = 'traces'"
+_BEHIND_SQL = (
+    "SELECT count(*) FROM (SELECT 1 FROM spans INDEXED BY spans_by_change "
+    "WHERE (change, seq) > (?, ?) LIMIT ?)"
 )
 
 
@@ -352,20 +358,23 @@ class SqliteStore(Store):
         return await self._searches.submit(lambda db, _deadline: read(db), QUERY_TIME_MAX_S)
 
     async def health(self) -> StoreHealth:
-        def read(connection: apsw.Connection, _deadline: Deadline) -> tuple[int, int, int]:
-            # Not count(*), which reads a whole index.
-            return (connection.execute(_COUNT_SQL).get, *measure(Path(self._path)))
+        def read(connection: apsw.Connection, _deadline: Deadline) -> StoreHealth:
+            size_bytes, free_bytes = measure(Path(self._path))
+            waiting, waiting_bytes = self._writer.waiting()
+            summarized = connection.execute(_SUMMARIZED_SQL).get
+            return StoreHealth(
+                ok=self._writer.is_alive(),
+                # Not count(*), which reads a whole index.
+                spans=connection.execute(_COUNT_SQL).get,
+                waiting=waiting,
+                waiting_bytes=waiting_bytes,
+                size_bytes=size_bytes,
+                free_bytes=free_bytes,
+                unsummarized=connection.execute(_BEHIND_SQL, (summarized, 2**62, BEHIND_MAX)).get,
+                unindexed=connection.execute(_BEHIND_SQL, (*self._text.come_to, BEHIND_MAX)).get,
+            )
 
-        spans, size_bytes, free_bytes = await self._points.submit(read, GET_TIME_MAX_S)
-        waiting, waiting_bytes = self._writer.waiting()
-        return StoreHealth(
-            ok=self._writer.is_alive(),
-            spans=spans,
-            waiting=waiting,
-            waiting_bytes=waiting_bytes,
-            size_bytes=size_bytes,
-            free_bytes=free_bytes,
-        )
+        return await self._points.submit(read, GET_TIME_MAX_S)
 
     async def close(self) -> None:
         await self._points.close()

@@ -91,8 +91,14 @@ class TextIndex:
         self._wake = threading.Condition()
         self._closing = False
         self._damaged = False
+        self._come_to = (0, 0)
         self._thread = threading.Thread(target=self._run, name="everyspan-text", daemon=True)
         self._thread.start()
+
+    @property
+    def come_to(self) -> tuple[int, int]:
+        """Change and number of the last span that was seen to be indexed."""
+        return self._come_to
 
     async def close(self) -> None:
         """End the thread, once nobody searches; the next process goes on where it was."""
@@ -187,6 +193,7 @@ class TextIndex:
                 index = index or _open(self._path)
                 started_s = time.monotonic()
                 worked = index.follow(store)
+                self._come_to = index.come_to
                 # Half of a processor at most, and a turn for every other thread.
                 wait_s = max(time.monotonic() - started_s, 0.001) if worked else POLL_S
                 failed = False
@@ -266,6 +273,7 @@ class _Index:
         self._inode = path.stat().st_ino
         self._names: dict[bytes, int] = {}
         self._swept_s = 0.0
+        self.come_to = (0, 0)
 
     def close(self) -> None:
         self._connection.close()
@@ -300,6 +308,7 @@ class _Index:
                 (change, seq, deleted, swept),
             )
             connection.execute("COMMIT")
+            self.come_to = (change, seq)
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
