@@ -690,6 +690,24 @@ def test_what_an_everyspan_producer_put_in_data_comes_back() -> None:
     assert "attributes" not in data
 
 
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"obs_trace_id": "a" * 32, "obs_span_id": "b" * 16}, ("a" * 32, "b" * 16)),
+        ({"obs_trace_id": "a" * 32, "obs_span_id": "B" * 16}, ("a" * 32, None)),
+        ({"obs_trace_id": 5, "obs_span_id": "b" * 16}, (None, None)),
+    ],
+)
+def test_the_observability_span_around_an_everyspan_span_comes_back(
+    attributes: dict[str, object], expected: tuple[str | None, str | None]
+) -> None:
+    """otlp:F8."""
+    row = row_of({f"everyspan.{name}": value for name, value in attributes.items()})
+    assert (row.obs_trace_id, row.obs_span_id) == expected
+    used = sum(value is not None for value in expected)
+    assert len(data_of(row).get("attributes", {})) == 2 - used
+
+
 # Bounds --------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from everyspan.model.span import (
 from everyspan.model.w3c import span_hex, trace_hex
 from everyspan.server import json_text
 from everyspan.server import otlp_tables as tables
-from everyspan.server.checks import ID_MAX, TRACE_ID_MAX
+from everyspan.server.checks import ID_MAX, TRACE_ID_MAX, is_hex
 from everyspan.server.otlp_attributes import AttributeReader
 from everyspan.server.otlp_content import INPUT_EVENTS, OUTPUT_EVENTS, Content, read_content
 from everyspan.server.otlp_span import (
@@ -30,6 +30,7 @@ from everyspan.server.otlp_span import (
     KINDS,
     STATUS_ERROR,
     OtlpEvent,
+    OtlpLink,
     OtlpOrigin,
     OtlpSpan,
     parent_or_none,
@@ -93,47 +94,20 @@ class Mapper:
             output = with_member({} if output is None else output, "usage", usage)
 
         status, error = _outcome(span, read)
-        events = [event for event in span.events if event.name not in unseen]
-        data: dict[str, Any] = {
+        group_id = read.text(tables.GROUP_ID, ID_MAX)
+        task_id = read.text(tables.TASK_ID, TASK_ID_MAX)
+        obs_trace_id, obs_span_id = _obs_ids(read)
+        told = {
             "__source__": SOURCE,
             SPAN_TYPE_KEY: type_.value,
-            AGENT_NAME_KEY: read.text(tables.AGENT_NAME) or _service(span.origin),
             "operation": operation,
-            "model": read.text(tables.MODEL),
-            "provider": read.text(tables.PROVIDER),
-            "user_id": read.text(tables.USER_ID),
-            "tool": _some({"name": read.text(tables.TOOL_NAME), "id": read.text(tables.TOOL_ID)}),
-            "cost_usd": read.amount(tables.COST_USD),
             "aggregated_usage": aggregated,
             SPAN_ERROR_KEY: error,
             "time_error": is_odd or None,
-            "kind": KINDS[span.kind] if 2 <= span.kind < len(KINDS) else None,
+            "events": [_event(event) for event in span.events if event.name not in unseen],
         }
-        obs_trace_id = read.text(tables.EVERYSPAN_OBS_TRACE, ID_MAX)
-        obs_span_id = read.text(tables.EVERYSPAN_OBS_SPAN, ID_MAX)
-        group_id = read.text(tables.GROUP_ID, ID_MAX)
-        task_id = read.text(tables.TASK_ID, TASK_ID_MAX)
-        _, data["tags"] = read.first(tables.TAGS)
-        data["metadata"] = _metadata(read)
-        data["events"] = list(map(_event, events))
-        data["links"] = [
-            _some(
-                {
-                    "trace_id": link.trace_id,
-                    "span_id": link.span_id,
-                    "attributes": link.attributes,
-                }
-            )
-            for link in span.links
-        ]
-        data |= self._common_of(span.origin)
-        counts = zip(("attributes", "events", "links"), span.dropped, strict=True)
-        data["dropped"] = {name: count for name, count in counts if count}
-        # What an everyspan producer said of itself counts most.
-        own = read.below((tables.EVERYSPAN_DATA,))
-        data["attributes"] = read.rest()
-
-        metadata = _payload(_some(data) | own)
+        # Last, for it takes what nothing else has used.
+        metadata = _payload(self._data(span, read, told))
         output_text = None if output is None else _payload(output)
         return SpanRow(
             account=self._account,
@@ -154,6 +128,28 @@ class Mapper:
             metadata=metadata,
             rev=read_rev(metadata),
         )
+
+    def _data(self, span: OtlpSpan, read: AttributeReader, told: dict[str, Any]) -> dict[str, Any]:
+        """Return a span's data (F8): what was `told`, what keys say, and the rest."""
+        counts = zip(("attributes", "events", "links"), span.dropped, strict=True)
+        data: dict[str, Any] = {
+            **told,
+            AGENT_NAME_KEY: read.text(tables.AGENT_NAME) or _service(span.origin),
+            "model": read.text(tables.MODEL),
+            "provider": read.text(tables.PROVIDER),
+            "user_id": read.text(tables.USER_ID),
+            "tool": _some({"name": read.text(tables.TOOL_NAME), "id": read.text(tables.TOOL_ID)}),
+            "cost_usd": read.amount(tables.COST_USD),
+            "tags": read.first(tables.TAGS)[1],
+            "metadata": _metadata(read),
+            "kind": KINDS[span.kind] if 2 <= span.kind < len(KINDS) else None,
+            "links": list(map(_link, span.links)),
+            "dropped": {name: count for name, count in counts if count},
+            **self._common_of(span.origin),
+        }
+        # What an everyspan producer said of itself counts most.
+        own = read.below((tables.EVERYSPAN_DATA,))
+        return _some(data | {"attributes": read.rest()}) | own
 
     def _times(self, span: OtlpSpan) -> tuple[int, int | None, bool]:
         """Return start, end (None: in progress) and whether they had to be mended (F3)."""
@@ -206,6 +202,19 @@ def _own_id(
         return sent
     read.use(key)
     return text
+
+
+def _obs_ids(read: AttributeReader) -> tuple[str | None, str | None]:
+    """Return the ids of the observability span around one of everyspan's."""
+    trace_key, span_key = tables.EVERYSPAN_OBS_IDS
+    trace_id, span_id = read.peek(trace_key), read.peek(span_key)
+    if not isinstance(trace_id, str) or not is_hex(trace_id, 32):
+        return None, None
+    read.use(trace_key)
+    if not isinstance(span_id, str) or not is_hex(span_id, 16):
+        return trace_id, None
+    read.use(span_key)
+    return trace_id, span_id
 
 
 def _is_pending(span: OtlpSpan, read: AttributeReader) -> bool:
@@ -343,6 +352,11 @@ def _metadata(read: AttributeReader) -> dict[str, Any]:
 def _event(event: OtlpEvent) -> dict[str, Any]:
     time = format_timestamp(_clamp(event.time_ns))
     return _some({"name": event.name, "time": time, "attributes": event.attributes})
+
+
+def _link(link: OtlpLink) -> dict[str, Any]:
+    ids = {"trace_id": link.trace_id, "span_id": link.span_id}
+    return _some({**ids, "attributes": link.attributes})
 
 
 def _fitting(resource: dict[str, Any]) -> Raw | dict[str, Raw]:

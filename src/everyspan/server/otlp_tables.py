@@ -341,10 +341,10 @@ METADATA_PREFIXES = (
 EVERYSPAN_DATA = OWN_DATA
 EVERYSPAN_TYPE = f"{OWN}type"
 EVERYSPAN_STATUS = f"{OWN}status"
-EVERYSPAN_OBS_TRACE = (f"{OWN}obs_trace_id",)
-EVERYSPAN_OBS_SPAN = (f"{OWN}obs_span_id",)
 EVERYSPAN_IDS = (f"{OWN}trace_id", f"{OWN}span_id", f"{OWN}parent_id")
 """Ids that are no plain hex; believed only if they derive to the ids of the span (F1)."""
+
+EVERYSPAN_OBS_IDS = (f"{OWN}obs_trace_id", f"{OWN}obs_span_id")
 
 SPAN_KIND_KEY = "logfire.span_type"
 PENDING = "pending_span"
