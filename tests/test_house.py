@@ -74,7 +74,8 @@ def written_by_people() -> Iterator[Path]:
     for folder in ("src", "tests", "benchmarks", "docs", "scripts", "web", ".ci"):
         for path in (ROOT / folder).rglob("*"):
             made = {"__pycache__", "node_modules"} & {*path.parts} or BUNDLE in path.parents
-            if path.is_file() and not made and "lock" not in path.name:
+            lock = path.suffix == ".lock" or path.name == "package-lock.json"
+            if path.is_file() and not made and not lock:
                 yield path
     yield from ROOT.glob("*.md")
     yield from (ROOT / "pyproject.toml", ROOT / "zensical.toml", ROOT / "Makefile")
