@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 from click.testing import CliRunner
 
@@ -101,3 +102,33 @@ def test_tail_goes_on_when_the_server_comes_back(tmp_path: Path, account: str) -
 def _has_line(process: subprocess.Popen[str], *, seconds: float) -> bool:
     assert process.stdout is not None
     return bool(select.select([process.stdout.fileno()], [], [], seconds)[0])
+
+
+def test_audit_names_what_a_killed_process_left(url: str, account: str) -> None:
+    """P11: which parent is missing, and since when the producer is silent."""
+    program = (
+        "import everyspan\n"
+        f"everyspan.configure(everyspan.SGPTracingProcessorConfig('k', {account!r}, {url!r}),"
+        " linger_ms=0)\n"
+        "with everyspan.span('turn', trace_id='t') as turn:\n"
+        "    with everyspan.span('step'): pass\n"
+        "    everyspan.flush(10); print(turn.id, flush=True); input()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "AGENT_NAME": "victim"},
+    )
+    assert process.stdout is not None
+    parent = process.stdout.readline().strip()
+    headers = {"x-selected-account-id": account}
+    wait_until(lambda: httpx2.get(f"{url}/api/producers", headers=headers).json()["items"])
+    process.kill()
+    process.communicate()
+    command = ["audit", "t", "--wait", "0", "--url", url]
+    result = CliRunner().invoke(app, command, prog_name="everyspan")
+    assert result.exit_code == 1
+    assert f"parent not stored: {parent}" in result.stdout
+    assert f"victim (pid {process.pid} on " in result.stdout

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import rich_click as click
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 WAIT_POLL_S = 0.5
 HOLES_SHOWN_MAX = 8
+PRODUCERS_ASKED_MAX = 50
 
 
 @click.command()
@@ -83,13 +85,14 @@ def audit(
             wanted = _traces_since(reader, since)
             scope = f"traces with a span started since {iso(since)[:19]}Z"
         rows = _settle(reader, _rows(reader, wanted), wait_s=wait_s)
+        silent = _silent(reader, rows)
         whose = reader.whose
     findings = [row for row in rows if _is_finding(row, live=live)]
     if as_json:
         print_json(_report_json(rows, findings, scope=scope))
     else:
         shown = rows if trace_ids else [row for row in rows if not _is_settled(row.verdict)]
-        print_text(_report(rows, shown, scope=scope, whose=whose))
+        print_text(_report(rows, shown, silent, scope=scope, whose=whose))
     if findings:
         raise SystemExit(1)
 
@@ -153,7 +156,28 @@ def _is_finding(row: _Row, *, live: bool) -> bool:
     return not _is_settled(verdict)
 
 
-def _report(rows: list[_Row], shown: list[_Row], *, scope: str, whose: str) -> Text:
+def _silent(reader: SpanReader, rows: list[_Row]) -> dict[str, str]:
+    """Return when each producer with a part that has not closed was heard of last."""
+    producers = {
+        part.rpartition("-")[0]
+        for row in rows
+        if not _is_settled(row.verdict)
+        for part in row.verdict.open_parts
+    }
+    seen: dict[str, str] = {}
+    for producer in sorted(producers)[:PRODUCERS_ASKED_MAX] if reader.is_everyspan else ():
+        answer = reader.request("GET", f"/api/producers/{quote(producer, safe='')}")
+        if answer.status == 200:
+            found = answer.json()["producer"]
+            ended = ", when it ended" if found["ended"] else ""
+            who = f"{found['service']} (pid {found['pid']} on {found['host']})"
+            seen[producer] = f"{who} was heard of last at {found['seen'][:19]}Z{ended}"
+    return seen
+
+
+def _report(
+    rows: list[_Row], shown: list[_Row], silent: dict[str, str], *, scope: str, whose: str
+) -> Text:
     from rich.text import Text
 
     from everyspan.cli.tree import render_verdict
@@ -170,6 +194,11 @@ def _report(rows: list[_Row], shown: list[_Row], *, scope: str, whose: str) -> T
         text.append("  " + ("▨ root not stored" if row.name is None else visible(row.name)) + "\n")
         if row.verdict.holes:
             text.append(f"    not stored: {visible(_holes_text(row.verdict))}\n", "dim")
+        for parent in row.verdict.missing_parents:
+            text.append(f"    parent not stored: {visible(parent, chars_max=64)}\n", "dim")
+        for producer in dict.fromkeys(part.rpartition("-")[0] for part in row.verdict.open_parts):
+            if producer in silent:
+                text.append(f"    {visible(silent[producer])}\n", "dim")
     states = Counter(str(row.verdict.state) for row in rows)
     told = ", ".join(f"{states[state]:,} {state}" for state in reversed(State) if states[state])
     text.append(f"{plural(len(rows), 'trace')}" + (f": {told}" if told else ""), "bold")

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from everyspan.cli.reader import SpanReader
 from everyspan.model.completeness import Tally, Verdict, timestamp_s
 from everyspan.model.usage import NO_TOKENS, UsageTotal
+from everyspan.model.w3c import trace_hex
 
 TRACES_IN_SEARCH_MAX = 50
 
@@ -43,6 +44,12 @@ class TraceSummary:
             keep = ("name", "status", "start_timestamp", "end_timestamp")
             self.root = {key: span.get(key) for key in keep}
 
+    def add_loss(self, loss: dict[str, Any]) -> None:
+        """Take what a producer reported that it lost of the trace, as `/api/losses` has it."""
+        self._tally.take_report(
+            loss["part"], loss["lost"], total=loss["total"], told_s=int(loss["told_ns"]) / 1e9
+        )
+
     def verdict(self) -> Verdict:
         """Return what is known of the trace now."""
         return self._tally.verdict(now_s=time.time())
@@ -50,12 +57,32 @@ class TraceSummary:
 
 def summaries(reader: SpanReader, trace_ids: Iterable[str]) -> Iterator[TraceSummary]:
     """Yield a summary of every trace named, in order; one with nothing stored included."""
+    losses: dict[str, list[dict[str, Any]]] | None = None
     for some in batches(trace_ids, TRACES_IN_SEARCH_MAX):
         found = {trace_id: TraceSummary(trace_id) for trace_id in some}
         for span in reader.search({"trace_ids": list(some)}):
             if (summary := found.get(str(span.get("trace_id")))) is not None:
                 summary.add(span)
+        if losses is None:
+            losses = _losses(reader)
+        for summary in found.values():
+            for loss in losses.get(trace_hex(summary.trace_id), ()):
+                summary.add_loss(loss)
         yield from found.values()
+
+
+def _losses(reader: SpanReader) -> dict[str, list[dict[str, Any]]]:
+    """Return what producers reported that they lost, by trace; a server may know of none."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    params: dict[str, str | list[str]] = {"limit": "500"}
+    while reader.is_everyspan:
+        page = reader.get_json("/api/losses", params)
+        for loss in page["items"]:
+            found.setdefault(loss["trace"], []).append(loss)
+        if not page["next"]:
+            break
+        params["after"] = page["next"]
+    return found
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
@@ -78,6 +105,8 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
         "reports_missing": verdict.reports_missing,
         "silent_s": round(verdict.silent_s, 3),
         "stalled": verdict.stalled,
+        "missing_parents": [*verdict.missing_parents],
+        "open_parts": [*verdict.open_parts],
         "holes": [
             {"part": hole.part, "first": hole.first, "last": hole.last} for hole in verdict.holes
         ],

@@ -32,6 +32,9 @@ LATE_S_MAX = 60.0
 REPORT_S_MAX = 600.0
 """Silence up to which a producer may still be at work (chosen, not measured)."""
 
+NAMES_MAX = 20
+"""Parents and parts that one verdict names; all of them are counted."""
+
 HOLES_MAX = 100
 """Holes listed by ordinal in one verdict; all of them are counted."""
 
@@ -84,7 +87,8 @@ class Verdict:
     no ordinal. `parents_missing` spans are named as a parent and not stored. `reports_due` parts
     have not closed, of which `reports_missing` have been silent for over `REPORT_S_MAX` with no
     open span to show for it. `silent_s` is the time since the newest span began or ended, never
-    negative. `holes` lists at most `HOLES_MAX`, by part and ordinal. From `recheck_s` on (Unix
+    negative. `holes` lists at most `HOLES_MAX`, by part and ordinal; `missing_parents` and
+    `open_parts`, which have not closed, at most `NAMES_MAX` by name. From `recheck_s` on (Unix
     time) the passing of time may have changed the verdict; None: it cannot.
     """
 
@@ -103,6 +107,8 @@ class Verdict:
     reports_missing: int
     silent_s: float
     holes: tuple[Hole, ...]
+    missing_parents: tuple[str, ...]
+    open_parts: tuple[str, ...]
     recheck_s: float | None
 
     @property
@@ -301,7 +307,8 @@ class Tally:
         ]
         uncounted = len(self._ended - self._counted)
         uncounted += sum(span.part is None for span in self._open.values())
-        parents_missing = self._parents_missing()
+        missing_parents = self._missing_parents()
+        parents_missing = len(missing_parents)
         state = _state(
             dropped=bool(dropped),
             unaccounted=bool(unaccounted or overdue),
@@ -327,17 +334,21 @@ class Tally:
             reports_missing=overdue,
             silent_s=silent_s,
             holes=tuple(holes),
+            missing_parents=tuple(sorted(missing_parents)[:NAMES_MAX]),
+            open_parts=tuple(
+                sorted(part_id for part_id, part in self._parts.items() if part.total is None)
+            )[:NAMES_MAX],
             # A bound that still holds at its very second is passed a little later.
             recheck_s=min(recheck) + 0.001 if recheck else None,
         )
 
-    def _parents_missing(self) -> int:
+    def _missing_parents(self) -> set[str]:
         missing = self._parents - self._ended - self._open.keys()
         if missing:
             # A parent may be named by what OpenTelemetry calls it (`otlp:F2`).
             known = by_span_hex(chain(self._ended, self._open))
             missing = {parent_id for parent_id in missing if span_hex(parent_id) not in known}
-        return len(missing)
+        return missing
 
 
 def is_abandoned(span: Mapping[str, Any]) -> bool:
