@@ -21,6 +21,7 @@ COMMANDS = {
     "doctor": "everyspan.cli.doctor:doctor",
     "keys": "everyspan.cli.keys:keys",
     "serve": "everyspan.cli.serve:serve",
+    "store": "everyspan.cli.store:store",
     "traces": "everyspan.cli.traces:traces",
 }
 

@@ -53,6 +53,8 @@ def to_store_error(error: apsw.Error) -> StoreError:
     """Return what a caller is told of an error of SQLite's."""
     if isinstance(error, apsw.BusyError):
         return StoreBusyError("another process holds the store", retry_after_s=1.0)
+    if isinstance(error, apsw.FullError):
+        return StoreError("the store failed: its disk is full, nothing was written")
     return StoreError(f"the store failed: {error}")
 
 
