@@ -210,3 +210,19 @@ async def test_many_searches_while_others_write(store: SqliteStore) -> None:
 
     for start in range(0, 90, 30):
         await asyncio.gather(*(write(n) for n in range(start, start + 30)))
+
+
+async def test_two_servers_share_an_index(store: SqliteStore, tmp_path: Path) -> None:
+    """X2: what one acknowledged the other finds."""
+    other = SqliteStore(tmp_path / "spans.db")
+
+    async def write(writer: SqliteStore, name: str) -> None:
+        for n in range(10):
+            await writer.upsert([said(f"{name}{n}", f"{name}{n}")])
+            for reader in (store, other):
+                assert await found(reader, f"{name}{n}") == [f"{name}{n}"]
+
+    await asyncio.gather(write(store, "mine"), write(other, "theirs"))
+    await until(lambda: is_indexed(tmp_path / "spans.db"))
+    assert len(await found(other, "said")) == 20
+    await other.close()
