@@ -101,7 +101,8 @@ def _questions(traces: int) -> dict[str, str]:
             "sort": "tokens",
         },
         "search, a rare word": {"text": "needle7"},
-        "search, a frequent phrase": {"text": f'"{WORDS[5]} {WORDS[6]}"'},
+        "search, a frequent word": {"text": WORDS[5]},
+        "search, a rare phrase of frequent words": {"text": f'"{WORDS[5]} {WORDS[6]}"'},
     }
     return {
         **{name: f"/api/traces?{urlencode(params)}" for name, params in lists.items()},

@@ -44,7 +44,7 @@ from everyspan.server.summary import Facet, TraceSort
 from everyspan.server.terms import TERM_LENGTH_MIN, TERMS_MAX, parse_texts
 from everyspan.server.timestamps import format_timestamp
 
-TEXT_TRACES_MAX = 1_000
+TEXT_TRACES_MAX = 500
 """Traces that a search for text finds at most: those that hold it last (chosen)."""
 TEXT_TIME_MAX_S = 5.0
 SPANS = 10_000
