@@ -36,7 +36,7 @@ peers:
 	@scripts/venv '$(PYTHON)' .venv-peers benchmarks/requirements.lock
 
 test: web peers
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup
 
 test-others:
 	@for version in $(OTHER_PYTHONS); do scripts/test-on $$version || exit 1; done

@@ -1,4 +1,4 @@
-"""The page in a real Chromium over a real server, one of each for a test session."""
+"""The page in a real Chromium over a real server, one of each for a module."""
 
 from __future__ import annotations
 
@@ -28,11 +28,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     elif not BUNDLE.is_dir():
         reason = "the page is not built: make web"
     for item in items:
-        if reason and Path(__file__).parent in item.path.parents:
+        if Path(__file__).parent not in item.path.parents:
+            continue
+        # A module's tests on one worker, since each worker that has one starts a browser.
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(scope="session")
+# No longer than a module: while it runs, no other test may run an event loop in this thread.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
