@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Json, parse, plain, summary } from "./json.ts";
+import { type Json, jsonOf, parse, parseWhole, plain, summary, write } from "./json.ts";
 
 const object = (json: Json | null) => {
   assert.equal(json?.kind, "object");
@@ -22,6 +22,7 @@ test("numbers keep their digits", () => {
 test("a value means what JSON.parse makes of it", () => {
   for (const text of ['{"a":[1,"\\u00e9\\n\\"",{"b":null}],"c":true}', "[]", '"x"', " 7 ", "{}"]) {
     assert.deepEqual(JSON.parse(JSON.stringify(plain(parse(text) as Json))), JSON.parse(text));
+    assert.deepEqual(JSON.parse(write(parse(text) as Json)), JSON.parse(text));
   }
 });
 
@@ -47,4 +48,15 @@ test("what is no JSON is none", () => {
 test("a key like __proto__ is a key", () => {
   const value = plain(parse('{"__proto__":{"x":1}}') as Json) as Record<string, unknown>;
   assert.deepEqual(Object.keys(value), ["__proto__"]);
+});
+
+test("a value made plain and JSON again is written as it was", () => {
+  const text =
+    '{"id":1152921504606846977,"one":1.0,"big":[1e400,-0,0.1,7],"s":"\\n","t":[true,null]}';
+  assert.equal(write(jsonOf(plain(parse(text) as Json))), text);
+});
+
+test("what is cut off is no whole value", () => {
+  for (const text of ['{"a":1', '["x', '"x', "[1,"]) assert.equal(parseWhole(text), null);
+  assert.notEqual(parseWhole('{"a":[1]}'), null);
 });

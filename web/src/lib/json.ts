@@ -22,13 +22,28 @@ export function parse(text: string): Json | null {
   }
 }
 
-/** A value as plain objects, arrays and scalars; numbers become what JavaScript makes of them. */
+/** The value that all of `text` is; null where it is no JSON, or cut off. */
+export function parseWhole(text: string): Json | null {
+  const json = parse(text);
+  return json && "cut" in json && json.cut ? null : json;
+}
+
+/** A number that JavaScript would write with other digits: 2^60+1, 1.0, 1e400. */
+export class Written {
+  readonly text: string;
+
+  constructor(text: string) {
+    this.text = text;
+  }
+}
+
+/** A value as plain objects, arrays and scalars; `jsonOf` is its reverse. */
 export function plain(json: Json): unknown {
   switch (json.kind) {
     case "text":
       return json.value;
     case "number":
-      return Number(json.text);
+      return `${Number(json.text)}` === json.text ? Number(json.text) : new Written(json.text);
     case "word":
       return json.text === "true" ? true : json.text === "false" ? false : null;
     case "array":
@@ -38,6 +53,34 @@ export function plain(json: Json): unknown {
       for (const [key, value] of json.members) made[key] = plain(value);
       return made;
     }
+  }
+}
+
+/** A plain value as JSON; what JSON has no word for is null. */
+export function jsonOf(value: unknown): Json {
+  if (typeof value === "string") return { kind: "text", value, cut: false };
+  if (value instanceof Written) return { kind: "number", text: value.text };
+  if (typeof value === "number") return { kind: "number", text: `${value}` };
+  if (Array.isArray(value)) return { kind: "array", items: value.map(jsonOf), cut: false };
+  if (typeof value === "object" && value !== null) {
+    const members = Object.entries(value).map(([key, held]): [string, Json] => [key, jsonOf(held)]);
+    return { kind: "object", members, cut: false };
+  }
+  return { kind: "word", text: `${value ?? null}` };
+}
+
+/** JSON as text, its numbers as they were written. */
+export function write(value: Json): string {
+  switch (value.kind) {
+    case "text":
+      return JSON.stringify(value.value);
+    case "number":
+    case "word":
+      return value.text;
+    case "array":
+      return `[${value.items.map(write).join(",")}]`;
+    case "object":
+      return `{${value.members.map(([key, held]) => `${JSON.stringify(key)}:${write(held)}`).join(",")}}`;
   }
 }
 

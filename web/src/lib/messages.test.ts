@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { type Json, jsonOf, parse, plain, write } from "./json.ts";
 import { callIds, type Message, messagesOf, resultsById } from "./messages.ts";
 
 const show = (payload: unknown, fallback: "user" | "assistant" = "user") =>
@@ -198,4 +199,16 @@ test("calls and results pair by id, in whatever order", () => {
   ) as Message[];
   assert.deepEqual([...resultsById(messages).keys()], ["b"]);
   assert.deepEqual([...callIds(messages)], ["a", "b"]);
+});
+
+test("numbers of arguments and results are as they were written", () => {
+  const text =
+    '{"tool_calls":[{"id":"c","function":{"name":"f","arguments":"{\\"id\\":1152921504606846977}"}}],"role":"assistant"}';
+  const [message] = messagesOf(plain(parse(text) as Json), "assistant") ?? [];
+  const call = message?.parts[0];
+  assert.equal(call?.kind, "call");
+  assert.equal(
+    call?.kind === "call" && write(jsonOf(call.arguments)),
+    '{"id":1152921504606846977}',
+  );
 });

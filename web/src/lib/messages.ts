@@ -1,6 +1,8 @@
 // Payloads of known shapes as a conversation: OpenAI (chat and responses), Anthropic, LangChain,
 // GenAI parts, AgentEx. Whatever is not known stays JSON; nothing here changes what is stored.
 
+import { parseWhole, plain, Written } from "./json.ts";
+
 export type Role = "system" | "developer" | "user" | "assistant" | "tool";
 
 export type Part =
@@ -332,11 +334,8 @@ function media(kind: string, value: Members): Part {
 /** Arguments and results often are JSON within text. */
 function parsed(value: unknown): unknown {
   if (typeof value !== "string" || !/^\s*[[{]/.test(value)) return value;
-  try {
-    return JSON.parse(value);
-  } catch {
-    return value;
-  }
+  const json = parseWhole(value);
+  return json ? plain(json) : value;
 }
 
 function text(value: unknown): string | null {
@@ -344,5 +343,10 @@ function text(value: unknown): string | null {
 }
 
 function isMembers(value: unknown): value is Members {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    !Array.isArray(value) &&
+    !(value instanceof Written)
+  );
 }

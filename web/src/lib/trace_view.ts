@@ -28,6 +28,11 @@ export class TraceView {
 
   readonly roots = computed(() => build(this.lines.value));
   readonly rows = computed(() => flatten(this.roots.value, this.folded.value));
+  /** Where each of `rows` stands. */
+  readonly places = computed(() => new Map(this.rows.value.map((row, n) => [row.key, n])));
+  /** All rows, folded away or not, in order. */
+  private readonly all = computed(() => flatten(this.roots.value, new Set()));
+  private readonly byKey = computed(() => new Map(this.all.value.map((row) => [row.key, row])));
   readonly byId = computed(() => new Map(this.lines.value.map((line, n) => [line.id, n])));
   readonly isOpen = computed(() => this.lines.value.some((line) => line.end === null));
 
@@ -130,11 +135,7 @@ export class TraceView {
   /** Fold all rows that have something below them, or open all. */
   foldAll(on: boolean): void {
     this.folded.value = new Set(
-      on
-        ? flatten(this.roots.value, new Set())
-            .filter((row) => row.below > 0)
-            .map((row) => row.key)
-        : [],
+      on ? this.all.value.filter((row) => row.below > 0).map((row) => row.key) : [],
     );
   }
 
@@ -156,12 +157,14 @@ export class TraceView {
 
   /** The row with a key, folded away or not. */
   find(key: string): Row | null {
-    const waiting = [...this.roots.value];
-    for (let row = waiting.pop(); row; row = waiting.pop()) {
-      if (row.key === key) return row;
-      for (const child of row.children) waiting.push(child);
-    }
-    return null;
+    return this.byKey.value.get(key) ?? null;
+  }
+
+  /** Where the selected row is shown, or the one that it is folded into; -1: nowhere. */
+  placeOfSelected(): number {
+    let row = this.selected.value === null ? null : this.find(this.selected.value);
+    while (row && !this.places.value.has(row.key)) row = row.parent;
+    return row ? (this.places.value.get(row.key) as number) : -1;
   }
 
   private unfold(key: string): void {
@@ -174,7 +177,7 @@ export class TraceView {
   }
 
   private matching(test: (line: Line) => boolean): string[] {
-    return flatten(this.roots.value, new Set())
+    return this.all.value
       .filter((row) => row.line >= 0 && test(this.lines.value[row.line] as Line))
       .map((row) => row.key);
   }

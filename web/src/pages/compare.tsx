@@ -4,17 +4,42 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import { align, type Pair } from "../lib/align.ts";
 import { linesOf, type Span, type Skeleton as SpanSkeleton } from "../lib/api.ts";
-import { duration, oneLine, visible } from "../lib/format.ts";
+import { bytes, duration, oneLine, visible, whole } from "../lib/format.ts";
 import { get, path, type RequestFailed, segment } from "../lib/http.ts";
 import { query } from "../lib/router.ts";
 import type { Line } from "../lib/trace_view.ts";
 import { Failure, Skeleton } from "../parts/failure.tsx";
 
+/** Spans of a trace that are compared: a longer table nobody reads. */
 const SPANS_MAX = 2000;
 
 export function Compare() {
   const [a, b] = [query("a"), query("b")];
-  const lines = useSignal<[Line[], Line[]] | null>(null);
+  return a && b ? <Compared key={`${a} ${b}`} a={a} b={b} /> : <Choice a={a} b={b} />;
+}
+
+/** Asks for the traces. */
+function Choice({ a, b }: { a: string; b: string }) {
+  const field = (name: string, label: string, value: string) => (
+    <p>
+      <label>
+        {label} <input name={name} defaultValue={value} required size={40} />
+      </label>
+    </p>
+  );
+  return (
+    <form class="padded" action="/compare">
+      <h1>Compare</h1>
+      <p class="faint">Two traces side by side. In the list, x marks what to compare.</p>
+      {field("a", "First trace id", a)}
+      {field("b", "Second trace id", b)}
+      <button type="submit">Compare</button>
+    </form>
+  );
+}
+
+function Compared({ a, b }: { a: string; b: string }) {
+  const lines = useSignal<[Loaded, Loaded] | null>(null);
   const failed = useSignal<RequestFailed | null>(null);
   const chosen = useSignal<Pair | null>(null);
   const round = useSignal(0);
@@ -23,7 +48,7 @@ export function Compare() {
     const abort = new AbortController();
     Promise.all([a, b].map((id) => load(id, abort.signal))).then(
       ([first, second]) => {
-        lines.value = [first as Line[], second as Line[]];
+        lines.value = [first as Loaded, second as Loaded];
         failed.value = null;
       },
       (error) => {
@@ -32,13 +57,19 @@ export function Compare() {
     );
     return () => abort.abort();
   }, [a, b, lines, failed, round.value]);
-  const pairs = useMemo(() => (lines.value ? align(...lines.value) : []), [lines.value]);
+  const pairs = useMemo(
+    () => (lines.value ? align(lines.value[0].lines, lines.value[1].lines) : []),
+    [lines.value],
+  );
 
   if (failed.value) return <Failure error={failed.value} retry={() => (round.value += 1)} />;
   if (!lines.value) return <Skeleton lines={12} />;
   return (
     <div class="padded">
       <h1>Compare</h1>
+      {lines.value.some(({ more }) => more) && (
+        <p class="incomplete">Only the first {whole(SPANS_MAX)} spans of each are compared.</p>
+      )}
       <div class="card">
         <table>
           <thead>
@@ -92,6 +123,7 @@ interface Change {
 
 function Words({ a, b, pair }: { a: string; b: string; pair: Pair }) {
   const changes = useSignal<Record<string, Change[]> | null>(null);
+  const compared = useSignal<Record<string, number>>({});
   const failed = useSignal("");
   useEffect(() => {
     const one = (trace: string, span: string) =>
@@ -100,6 +132,11 @@ function Words({ a, b, pair }: { a: string; b: string; pair: Pair }) {
       ([{ diffWordsWithSpace }, first, second]) => {
         const made: Record<string, Change[]> = {};
         for (const field of ["input", "output"] as const) {
+          const pieces = [first.payloads[field], second.payloads[field]];
+          const partial = pieces.filter((piece) => piece && piece.next !== null);
+          if (partial.length > 0) {
+            compared.value = { ...compared.value, [field]: partial[0]?.next ?? 0 };
+          }
           made[field] = diffWordsWithSpace(
             first.payloads[field]?.text ?? "",
             second.payloads[field]?.text ?? "",
@@ -110,7 +147,7 @@ function Words({ a, b, pair }: { a: string; b: string; pair: Pair }) {
       },
       (error) => (failed.value = String(error)),
     );
-  }, [a, b, pair, changes, failed]);
+  }, [a, b, pair, changes, compared, failed]);
   if (failed.value) return <p class="error">{failed.value}</p>;
   if (!changes.value) return <Skeleton />;
   return (
@@ -119,6 +156,11 @@ function Words({ a, b, pair }: { a: string; b: string; pair: Pair }) {
       {Object.entries(changes.value).map(([field, words]) => (
         <div key={field}>
           <h3>{field}</h3>
+          {field in compared.value && (
+            <p class="incomplete">
+              Only the first {bytes(compared.value[field] ?? 0)} are compared.
+            </p>
+          )}
           <div class="mono prose">
             {words.map((change, n) =>
               change.added ? (
@@ -136,12 +178,18 @@ function Words({ a, b, pair }: { a: string; b: string; pair: Pair }) {
   );
 }
 
-async function load(id: string, signal: AbortSignal): Promise<Line[]> {
+interface Loaded {
+  lines: Line[];
+  /** The trace has spans beyond these. */
+  more: boolean;
+}
+
+async function load(id: string, signal: AbortSignal): Promise<Loaded> {
   const page: SpanSkeleton = await get(
     path(`/api/traces/${segment(id)}/spans`, { limit: SPANS_MAX }),
     signal,
   );
-  return linesOf(page);
+  return { lines: linesOf(page), more: page.next !== null };
 }
 
 function lasted(line: Line | null): string {

@@ -1,10 +1,11 @@
 // One trace: its spans in a grid, what one of them holds, what is missing.
 
-import { effect, useSignal } from "@preact/signals";
+import { batch, effect, useSignal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import { linesOf, type Skeleton as SpanSkeleton, type Trace, tokensOf } from "../lib/api.ts";
 import { useAnswer } from "../lib/ask.ts";
 import { copied, copy } from "../lib/copy.ts";
+import { curlOf, pythonOf, spansAsText } from "../lib/export.ts";
 import { cost, count, duration, oneLine, visible, whole } from "../lib/format.ts";
 import { get, path, type RequestFailed, segment } from "../lib/http.ts";
 import { offer } from "../lib/keys.ts";
@@ -234,6 +235,7 @@ function Head({ trace, view }: { trace: Trace; view: TraceView }) {
       {trace.session !== null && (
         <a href={`/conversations/${segment(trace.session)}`}>conversation</a>
       )}
+      <a href={`/compare?a=${segment(trace.trace_id)}`}>compare</a>
       <CopyMenu trace={trace} />
       <span class="faint" role="status">
         {copied.value}
@@ -257,15 +259,14 @@ function usageTitle({ tokens }: Trace): string {
 
 function CopyMenu({ trace }: { trace: Trace }) {
   const id = trace.trace_id;
-  const search = JSON.stringify({ trace_ids: [id] });
-  const curl = `curl -s '${location.origin}/v5/spans/search?limit=10000' -H 'content-type: application/json' -H "x-api-key: $SGP_API_KEY" -d '${search.replaceAll("'", "'\\''")}'`;
-  const python = `from scale_gp_beta import SGPClient
-
-client = SGPClient(api_key="YOUR KEY", account_id="local", base_url="${location.origin}")
-for span in client.spans.search(trace_ids=[${JSON.stringify(id)}]):
-    print(span.name, span.status)
-`;
-  const fetched = async (address: string) => copy(await (await fetch(address)).text());
+  const copySpans = async () => {
+    copied.value = "fetching";
+    try {
+      await copy(await spansAsText(id));
+    } catch (error) {
+      copied.value = `not copied: ${error instanceof Error ? error.message : error}`;
+    }
+  };
   return (
     <Menu label="Copy">
       <button type="button" class="plain" onClick={() => void copy(location.href)}>
@@ -274,24 +275,13 @@ for span in client.spans.search(trace_ids=[${JSON.stringify(id)}]):
       <button type="button" class="plain" onClick={() => void copy(id)}>
         Trace id
       </button>
-      <button
-        type="button"
-        class="plain"
-        onClick={() => void fetched(`/api/traces/${segment(id)}/export?format=json`)}
-      >
+      <button type="button" class="plain" onClick={() => void copySpans()}>
         JSON
       </button>
-      <button
-        type="button"
-        class="plain"
-        onClick={() => void fetched(`/api/traces/${segment(id)}/export?format=otlp`)}
-      >
-        OTLP JSON
-      </button>
-      <button type="button" class="plain" onClick={() => void copy(curl)}>
+      <button type="button" class="plain" onClick={() => void copy(curlOf(location.origin, id))}>
         cURL
       </button>
-      <button type="button" class="plain" onClick={() => void copy(python)}>
+      <button type="button" class="plain" onClick={() => void copy(pythonOf(location.origin, id))}>
         Python
       </button>
     </Menu>
@@ -349,11 +339,14 @@ function Missing({ trace, id }: { trace: Trace | null; id: string }) {
 /** Take from the address what is selected and which part is shown. */
 function restore(view: TraceView): void {
   const [from, to] = query("zoom").split("-").map(Number);
-  if (from !== undefined && to !== undefined && from < to) {
-    view.zoom.value = clampZoom(view.scale.value.toPart(from), view.scale.value.toPart(to));
-  }
-  view.search.value = query("q");
-  if (query("span")) view.select(query("span"));
+  // At once: the address follows each change, and would forget what is not yet taken from it.
+  batch(() => {
+    if (from !== undefined && to !== undefined && from < to) {
+      view.zoom.value = clampZoom(view.scale.value.toPart(from), view.scale.value.toPart(to));
+    }
+    view.search.value = query("q");
+    if (query("span")) view.select(query("span"));
+  });
 }
 
 /** Have the address say what is selected and which part is shown. */

@@ -18,11 +18,15 @@ import { MessagesView } from "./messages_view.tsx";
 
 const TABS = ["messages", "input", "output", "data", "ledger", "raw"] as const;
 type Tab = (typeof TABS)[number];
-const MARKS: Record<string, string> = {
-  "[REDACTED": "redacted",
-  "[everyspan: truncated": "truncated",
-  "[everyspan: shed": "shed",
-};
+// As the SDK writes them where it left something out.
+const MARKS: [RegExp, string][] = [
+  [/\[REDACTED[:\]]/, "redacted"],
+  [
+    /…\[everyspan: \d+ (?:characters|bytes|items) cut\]|…\[everyspan: too (?:big|deep)/,
+    "truncated",
+  ],
+  [/…\[everyspan: \d+ bytes shed\]/, "shed"],
+];
 
 export function Detail({ trace, span }: { trace: string; span: string }) {
   const base = `/api/traces/${segment(trace)}/spans/${segment(span)}`;
@@ -57,6 +61,8 @@ function Loaded({ base, trace, detail }: { base: string; trace: string; detail: 
               />{" "}
               formatted
             </label>
+            <Rest payload={input} field="input" />
+            <Rest payload={output} field="output" />
             <MessagesView messages={messages.value} />
           </>
         ) : (
@@ -150,33 +156,20 @@ function usePayload(trace: string, detail: Span, field: Field): Payload {
 
 function PayloadView({ payload, field }: { payload: Payload; field: Field }) {
   const text = payload.text.value;
-  const failed = useSignal("");
   if (text === null) return <p class="faint">none</p>;
-  const loaded = payload.loaded.value;
   return (
     <>
       <div class="bar">
         <span class="faint">{bytes(payload.size)}</span>
-        {Object.entries(MARKS).map(
+        {MARKS.map(
           ([mark, label]) =>
-            text.includes(mark) && (
-              <span key={mark} class="label">
+            mark.test(text) && (
+              <span key={label} class="label">
                 {label}
               </span>
             ),
         )}
-        {loaded < payload.size && (
-          <>
-            <span class="label">first {bytes(loaded)}</span>
-            <button
-              type="button"
-              onClick={() => payload.more().catch((error) => (failed.value = String(error)))}
-            >
-              Load more
-            </button>
-            {failed.value && <span class="error">{failed.value}</span>}
-          </>
-        )}
+        <Rest payload={payload} field={field} />
         <a href={payload.download} download={`${field}.json`}>
           Download
         </a>
@@ -188,6 +181,27 @@ function PayloadView({ payload, field }: { payload: Payload; field: Field }) {
         {payload.json.value ? <JsonView value={payload.json.value} /> : <LongText text={text} />}
       </div>
     </>
+  );
+}
+
+/** Says that not all of a payload is loaded, and loads more; nothing where it is. */
+function Rest({ payload, field }: { payload: Payload; field: Field }) {
+  const failed = useSignal("");
+  const loaded = payload.loaded.value;
+  if (loaded >= payload.size) return null;
+  return (
+    <div class="bar">
+      <span class="label">
+        first {bytes(loaded)} of {field}
+      </span>
+      <button
+        type="button"
+        onClick={() => payload.more().catch((error) => (failed.value = String(error)))}
+      >
+        Load more
+      </button>
+      {failed.value && <span class="error">{failed.value}</span>}
+    </div>
   );
 }
 
@@ -204,7 +218,9 @@ function Raw({ base }: { base: string }) {
   if (text.value === null) return <Skeleton />;
   const json = parse(text.value);
   return (
-    <div class="mono">{json ? <JsonView value={json} /> : <LongText text={text.value} />}</div>
+    <div class="mono">
+      {json ? <JsonView value={json} level={-1} /> : <LongText text={text.value} />}
+    </div>
   );
 }
 

@@ -3,7 +3,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { visible } from "../lib/format.ts";
-import { parse } from "../lib/json.ts";
+import { jsonOf } from "../lib/json.ts";
 import { callIds, type Message, type Part, resultsById } from "../lib/messages.ts";
 import { formatted } from "../lib/settings.ts";
 import { JsonView, LongText } from "./json_view.tsx";
@@ -95,8 +95,11 @@ function PartView({
 
 function Value({ value }: { value: unknown }) {
   if (typeof value === "string") return <LongText text={value} />;
-  const json = parse(JSON.stringify(value) ?? "null");
-  return json && <div class="mono">{<JsonView value={json} level={1} />}</div>;
+  return (
+    <div class="mono">
+      <JsonView value={jsonOf(value)} level={1} />
+    </div>
+  );
 }
 
 /** What the reader may see of an image or file: nothing is fetched, an embedded image on request. */

@@ -16,6 +16,7 @@ const INDENT_PX = 14;
 const INDENT_LEVELS = 16;
 const INDENT_LEVELS_PHONE = 5;
 const RULER_MARKS = 6;
+const LABEL_AFTER_MAX = 0.92;
 const PAN = 0.2;
 const ZOOM_STEP = 0.7;
 
@@ -36,7 +37,7 @@ export function Waterfall({ view }: { view: TraceView }) {
       view.selected.subscribe((key) => {
         if (key === null || key === followed.current) return;
         followed.current = key;
-        const at = view.rows.value.findIndex((row) => row.key === key);
+        const at = view.placeOfSelected();
         if (at >= 0) rows.show(at);
       }),
     [view, rows],
@@ -51,9 +52,7 @@ export function Waterfall({ view }: { view: TraceView }) {
     }
   };
 
-  const selectedAt = useComputed(() =>
-    view.rows.value.findIndex((row) => row.key === view.selected.value),
-  );
+  const selectedAt = useComputed(() => view.placeOfSelected());
   return (
     <div class="waterfall">
       <Ruler view={view} />
@@ -275,11 +274,19 @@ function Ruler({ view }: { view: TraceView }) {
           view.zoom.value = clampZoom(within(a), within(b));
         }}
       >
-        {ticks(scale, zoom, RULER_MARKS).map((ns) => (
-          <span key={ns} style={{ left: `${place(scale.toPart(ns), zoom) * 100}%` }}>
-            {duration(BigInt(Math.round(ns)))}
-          </span>
-        ))}
+        {ticks(scale, zoom, RULER_MARKS).map((ns) => {
+          const at = place(scale.toPart(ns), zoom);
+          // At the right edge the label would be cut off: there it stands before its mark.
+          return at > LABEL_AFTER_MAX ? (
+            <span key={ns} class="before" style={{ right: `${(1 - at) * 100}%` }}>
+              {duration(BigInt(Math.round(ns)))}
+            </span>
+          ) : (
+            <span key={ns} style={{ left: `${at * 100}%` }}>
+              {duration(BigInt(Math.round(ns)))}
+            </span>
+          );
+        })}
         {drag.value && (
           <i
             style={{
@@ -317,7 +324,7 @@ function onWheel(event: WheelEvent, view: TraceView): void {
 function shortcuts(view: TraceView) {
   const move = (to: (at: number, last: number) => number) => () => {
     const rows = view.rows.value;
-    const at = rows.findIndex((row) => row.key === view.selected.value);
+    const at = view.placeOfSelected();
     const next = rows[Math.max(0, Math.min(to(at, rows.length - 1), rows.length - 1))];
     if (next) view.select(next.key);
   };
