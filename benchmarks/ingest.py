@@ -33,7 +33,7 @@ PEERS_PYTHON = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
 _SERVE = """
 import sys
 from everyspan.server import run
-run(port=0, store_path=sys.argv[1], ready=lambda host, port: print(port, flush=True))
+run(port=0, store_path=sys.argv[1], ready=lambda host, port, otlp_port: print(port, flush=True))
 """
 _CREATE_SQL = "CREATE TABLE spans (trace_id TEXT, id TEXT, body BLOB, PRIMARY KEY (trace_id, id))"
 _INSERT_SQL = "INSERT INTO spans VALUES (?, ?, ?)"

@@ -12,7 +12,7 @@ from everyspan.model.credentials import REDACTED
 from everyspan.server.ingest import Ingest
 from everyspan.server.metrics import Metrics
 from everyspan.server.patch import SpanPatch
-from everyspan.server.redaction import redact_patch, redact_row
+from everyspan.server.redaction import redact_patch, redact_row, redact_rows
 from everyspan.server.stores.sqlite import SqliteStore
 from tests.server.rows import make_item, make_row
 from tests.serving import ServerProcess
@@ -28,6 +28,21 @@ def test_a_row_without_a_credential_is_the_same_row() -> None:
     assert redact_row(row) is row
     patch = SpanPatch(trace_id=f"sk-{CANARY}", output=b"{}")
     assert redact_patch(patch) is patch
+
+
+def test_rows_looked_at_together_become_what_each_becomes_alone() -> None:
+    """R1, R2: wherever among many the credentials are, and whatever stands beside them."""
+    filler = json.dumps({"text": "nothing here " * 1_000}).encode()
+    rows = [make_row(id=str(n), input=filler, output=b"{}") for n in range(40)]
+    rows[3] = make_row(id="3", name=f"sk-{CANARY}", input=filler)
+    rows[4] = make_row(id="4", input=b'{"bearer":1}', output=b'{"x":"' + CANARY.encode() + b'"}')
+    rows[20] = make_row(id="20", expected=json.dumps(SECRET).encode())
+    rows[39] = make_row(id="39", metadata=b'{"p\\u0061ssword":"' + CANARY.encode() + b'"}')
+    redacted = redact_rows(rows)
+    assert redacted == [redact_row(row) for row in rows]
+    changed = [n for n, (old, new) in enumerate(zip(rows, redacted, strict=True)) if old is not new]
+    assert changed == [3, 20, 39]
+    assert redact_rows([]) == []
 
 
 async def test_what_is_stored_holds_no_credential(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from everyspan.errors import RequestError, StoreBusyError
 from everyspan.server.metrics import Metrics
 from everyspan.server.patch import SpanPatch
-from everyspan.server.redaction import redact_patch, redact_row
+from everyspan.server.redaction import redact_patch, redact_rows
 from everyspan.server.row import SpanRow
 from everyspan.server.stores.base import Store
 
@@ -39,9 +39,9 @@ class Ingest:
     ) -> list[SpanRow]:
         """Store new versions, without credentials; see `Store.upsert`."""
         if sum(row.payload_bytes for row in rows) <= _AT_ONCE_BYTES_MAX:
-            rows = [redact_row(row) for row in rows]
+            rows = redact_rows(rows)
         else:
-            rows = await asyncio.to_thread(lambda: [redact_row(row) for row in rows])
+            rows = await asyncio.to_thread(redact_rows, rows)
         with self._counted(len(rows)):
             return await self._store.upsert(
                 rows, foreign_parents=foreign_parents, cut_cycles=cut_cycles

@@ -42,7 +42,7 @@ def mark_unsafe(body: bytes) -> tuple[bytes, str | None]:
     try:
         if not body.isascii():
             body.decode()
-        if b"\\u" not in body or _UNSAFE_ESCAPE.search(body) is None:
+        if _UNSAFE_ESCAPE.search(body) is None:
             return body, None
     except UnicodeDecodeError:
         # Invalid bytes become escapes of lone surrogates, which are dealt with below.

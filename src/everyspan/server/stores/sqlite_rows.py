@@ -153,17 +153,19 @@ def otel_span_id(span_id: str) -> bytes:
 def to_body(row: SpanRow) -> bytes:
     """Return the row's payloads, not yet packed."""
     # Joined by hand: the payloads are JSON text already, an encoder would check each again.
-    members = [
-        b'"%b":%b' % (name, payload)
-        for name, payload in (
-            (b"input", row.input),
-            (b"output", row.output),
-            (b"metadata", row.metadata),
-            (b"expected", row.expected),
-        )
-        if payload is not None
-    ]
-    return b"{" + b",".join(members) + b"}"
+    parts: list[bytes] = []
+    for opening, payload in (
+        (b',"input":', row.input),
+        (b',"output":', row.output),
+        (b',"metadata":', row.metadata),
+        (b',"expected":', row.expected),
+    ):
+        if payload is not None:
+            parts += opening, payload
+    if not parts:
+        return b"{}"
+    parts[0] = b"{" + parts[0][1:]
+    return b"".join((*parts, b"}"))
 
 
 def from_values(values: tuple[Any, ...]) -> SpanRow:

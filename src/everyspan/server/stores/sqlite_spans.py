@@ -63,23 +63,25 @@ def upsert(
     positions: dict[tuple[str, str], int] = {}
     for position, row in enumerate(rows):
         identity = (row.trace_id, row.id)
-        known = versions.get(identity)
-        versions[identity] = row if known is None else merge(known, row)
+        earlier = versions.get(identity)
+        versions[identity] = row if earlier is None else merge(earlier, row)
         positions.setdefault(identity, position)
 
     stored: dict[tuple[str, str], tuple[int, SpanRow]] = {}
     moved: dict[tuple[str, str], int] = {}
+    for seq, *values in connection.executemany(
+        _STORED_SQL,
+        (by_identity(row.account, row.trace_id, row.id) for row in list(versions.values())),
+    ):
+        old = from_values(tuple(values))
+        identity = (old.trace_id, old.id)
+        stored[identity] = seq, old
+        versions[identity] = merge(old, versions[identity])
     for identity, row in versions.items():
-        old_parent = None
-        for seq, *values in connection.execute(
-            _STORED_SQL, by_identity(row.account, row.trace_id, row.id)
-        ):
-            old = from_values(tuple(values))
-            old_parent = old.parent_id
-            stored[identity] = seq, old
-            row = versions[identity] = merge(old, row)
-        if row.parent_id is not None and row.parent_id != old_parent:
-            moved[identity] = positions[identity]
+        if row.parent_id is not None:
+            known = stored.get(identity)
+            if known is None or row.parent_id != known[1].parent_id:
+                moved[identity] = positions[identity]
     if moved:
         check_parents(
             connection,
@@ -90,8 +92,10 @@ def upsert(
             cut_cycles=cut_cycles,
         )
 
-    for identity, row in versions.items():
-        _put(transaction, packer, row, stored.get(identity))
+    new = [row for identity, row in versions.items() if identity not in stored]
+    _insert(transaction, packer, new)
+    for identity, (seq, old) in stored.items():
+        _update(transaction, packer, versions[identity], seq, old)
     return list(versions.values())
 
 
@@ -113,27 +117,31 @@ def patch(
         check_parents(connection, account, {identity: row}, {identity: 0}, foreign_parents=True)
     if row.trace_id != old.trace_id:
         mark_due(connection, [(account, otel_trace_id(old.trace_id))])
-    _put(transaction, packer, row, (seq, old))
+    _update(transaction, packer, row, seq, old)
     return row
 
 
-def _put(
-    transaction: Transaction, packer: Packer, row: SpanRow, stored: tuple[int, SpanRow] | None
-) -> None:
+def _insert(transaction: Transaction, packer: Packer, rows: Sequence[SpanRow]) -> None:
+    connection, change = transaction.connection, transaction.change
+    seqs = [transaction.new_seq() for _ in rows]
+    connection.executemany(
+        INSERT_SQL,
+        ((seq, change, *to_values(row)) for seq, row in zip(seqs, rows, strict=True)),
+    )
+    connection.executemany(
+        _INSERT_BODY_SQL,
+        ((seq, *packer.pack(to_body(row))) for seq, row in zip(seqs, rows, strict=True)),
+    )
+
+
+def _update(transaction: Transaction, packer: Packer, row: SpanRow, seq: int, old: SpanRow) -> None:
     connection, change = transaction.connection, transaction.change
     values = to_values(row)
-    codec, body = packer.pack(to_body(row))
-    if stored is None:
-        seq = transaction.new_seq()
-        connection.execute(INSERT_SQL, (seq, change, *values))
-        connection.execute(_INSERT_BODY_SQL, (seq, codec, body))
-        return
-    seq, old = stored
     if _found_by(row) == _found_by(old):
         connection.execute(_UPDATE_SQL, (change, *_others(values), seq))
     else:
         connection.execute(_UPDATE_ALL_SQL, (change, *values, seq))
-    connection.execute(_UPDATE_BODY_SQL, (codec, body, seq))
+    connection.execute(_UPDATE_BODY_SQL, (*packer.pack(to_body(row)), seq))
 
 
 def _found_by(row: SpanRow) -> tuple[object, ...]:
