@@ -96,7 +96,7 @@ def tree(server: ServerProcess) -> str:
         type="CUSTOM",
         parent_id=chain["id"],
         status="ERROR",
-        metadata={"error": {"type": "ValueError", "message": "no such order"}},
+        metadata={"error_type": "KeyError", "error_message": "no such order"},
     )
     beside = _span(trace, "beside", 4.5, 6, type="KB_RETRIEVAL", parent_id=turn["id"])
     last = _span(trace, "last", 9, 10, parent_id=turn["id"], status="ERROR")
@@ -153,7 +153,8 @@ class TestView:
         cut = page.evaluate(
             "() => { const end = document.querySelector('.ruler').getBoundingClientRect().right;"
             "return [...document.querySelectorAll('.ruler span')].filter("
-            "one => one.getBoundingClientRect().right > end + 1).map(one => one.textContent) }"
+            "one => one.textContent && one.getBoundingClientRect().right > end + 1)"
+            ".map(one => one.textContent) }"
         )
         assert cut == []
 
@@ -380,13 +381,16 @@ class TestPayloads:
                     ]
                 },
                 output={hostile: nested, "long": "x" * 1_000_000},
-                metadata={"error": {"type": hostile, "message": hostile}, "model": hostile},
+                metadata={"error_type": hostile, "error_message": hostile, "model": hostile},
                 parent_id=hostile[:60],
             ),
         )
         _open(page, trace)
         assert not page.locator(".row").first.locator("script, svg, img").count()
         page.get_by_role("row").last.click()
+        expect(page.get_by_role("region", name="Span").locator("p.error")).to_contain_text(
+            "<script>alert(1)</script>"
+        )
         _tab(page, "messages")
         page.get_by_label("formatted").check()
         panel = page.get_by_role("tabpanel")
@@ -623,7 +627,7 @@ class TestAccess:
             page.goto(address)
             if "compare" not in address:
                 _row(page, "tool").first.click()
-                expect(page.get_by_role("tab").first).to_be_visible()
+                expect(page.get_by_role("tab").first).to_be_in_viewport()
             else:
                 expect(page.get_by_role("table")).to_be_visible()
             if screenshots:

@@ -71,15 +71,15 @@ function Compared({ a, b }: { a: string; b: string }) {
         <p class="incomplete">Only the first {whole(SPANS_MAX)} spans of each are compared.</p>
       )}
       <div class="card">
-        <table>
+        <table class="compared">
           <thead>
             <tr>
               <th>span</th>
               <th class="figure">
-                <a href={`/traces/${segment(a)}`}>{oneLine(a, 24)}</a>
+                <a href={`/traces/${segment(a)}`}>{oneLine(a, 12)}</a>
               </th>
               <th class="figure">
-                <a href={`/traces/${segment(b)}`}>{oneLine(b, 24)}</a>
+                <a href={`/traces/${segment(b)}`}>{oneLine(b, 12)}</a>
               </th>
               <th class="figure">difference</th>
               <th class="figure">tokens</th>
@@ -91,12 +91,16 @@ function Compared({ a, b }: { a: string; b: string }) {
               <tr key={n}>
                 <td style={{ paddingLeft: `${10 + Math.min(pair.depth, 12) * 14}px` }}>
                   {oneLine(pair.name, 80)}
+                  {pair.a === null && pair.b === null && (
+                    <span class="incomplete"> not stored</span>
+                  )}
                 </td>
                 <td class="figure">{lasted(pair.a)}</td>
                 <td class="figure">{lasted(pair.b)}</td>
                 <td class="figure">{difference(pair)}</td>
                 <td class="figure">
-                  {tokens(pair.a)} → {tokens(pair.b)}
+                  {(tokens(pair.a) ?? tokens(pair.b)) !== null &&
+                    `${tokens(pair.a) ?? "–"} → ${tokens(pair.b) ?? "–"}`}
                 </td>
                 <td>
                   {pair.a && pair.b && (
@@ -203,7 +207,7 @@ function difference({ a, b }: Pair): string {
   return `${ns >= 0 ? "+" : "−"}${duration(BigInt(Math.abs(Math.round(ns))))}`;
 }
 
-function tokens(line: Line | null): string {
-  if (line === null || (line.inputTokens === null && line.outputTokens === null)) return "–";
+function tokens(line: Line | null): string | null {
+  if (line === null || (line.inputTokens === null && line.outputTokens === null)) return null;
   return `${(line.inputTokens ?? 0) + (line.outputTokens ?? 0)}`;
 }

@@ -1,7 +1,7 @@
 // One trace: its spans in a grid, what one of them holds, what is missing.
 
 import { batch, effect, useSignal } from "@preact/signals";
-import { useEffect, useMemo } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { linesOf, type Skeleton as SpanSkeleton, type Trace, tokensOf } from "../lib/api.ts";
 import { useAnswer } from "../lib/ask.ts";
 import { copied, copy } from "../lib/copy.ts";
@@ -81,6 +81,12 @@ export function TracePage({ id }: { id: string }) {
 
   useEffect(() => keepInAddress(view), [view]);
 
+  // On a phone it stands below what is in view; elsewhere this moves nothing.
+  const detail = useRef<HTMLElement>(null);
+  useEffect(() => {
+    if (view.selected.value !== null) detail.current?.scrollIntoView({ block: "nearest" });
+  }, [view, view.selected.value]);
+
   useEffect(() => {
     const other = (step: 1 | -1) => () => {
       const next = neighbour(id, step);
@@ -145,7 +151,7 @@ export function TracePage({ id }: { id: string }) {
               {trace.data.value && <Gaps trace={trace.data.value} />}
             </div>
             {selected !== null && (
-              <section class="detail" aria-label="Span">
+              <section class="detail" aria-label="Span" ref={detail}>
                 {selectedIsStored ? (
                   <Detail trace={id} span={selected} />
                 ) : (
@@ -178,7 +184,6 @@ function Head({ trace, view }: { trace: Trace; view: TraceView }) {
       <h1>{oneLine(trace.name, 120)}</h1>
       <span class="mono faint">{oneLine(trace.trace_id, 36)}</span>
       <Badge completeness={trace.completeness} />
-      {trace.completeness.stalled && <span class="incomplete">abandoned?</span>}
       <span>
         {duration(lasted)}
         {view.isOpen.value && "…"}

@@ -16,7 +16,8 @@ const INDENT_PX = 14;
 const INDENT_LEVELS = 16;
 const INDENT_LEVELS_PHONE = 5;
 const RULER_MARKS = 6;
-const LABEL_AFTER_MAX = 0.92;
+/** A mark further right has no words: they would be cut off. */
+const LABEL_MAX = 0.83;
 const PAN = 0.2;
 const ZOOM_STEP = 0.7;
 
@@ -276,14 +277,9 @@ function Ruler({ view }: { view: TraceView }) {
       >
         {ticks(scale, zoom, RULER_MARKS).map((ns) => {
           const at = place(scale.toPart(ns), zoom);
-          // At the right edge the label would be cut off: there it stands before its mark.
-          return at > LABEL_AFTER_MAX ? (
-            <span key={ns} class="before" style={{ right: `${(1 - at) * 100}%` }}>
-              {duration(BigInt(Math.round(ns)))}
-            </span>
-          ) : (
+          return (
             <span key={ns} style={{ left: `${at * 100}%` }}>
-              {duration(BigInt(Math.round(ns)))}
+              {at <= LABEL_MAX && duration(BigInt(Math.round(ns)))}
             </span>
           );
         })}
