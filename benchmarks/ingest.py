@@ -28,6 +28,8 @@ from benchmarks.span_sender import SPANS_A_BATCH, Done, Order, bodies, numbered
 SPEED_RATIO_MIN = 0.5
 CPU_RATIO_MIN = 10.0
 GROWTH_MB_MAX = 40.0
+CACHES_FULL_SPANS = 40_000
+"""By then SQLite's caches of pages are full: 64 MB where the store is written, 16 for text."""
 PEERS_PYTHON = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
 
 _SERVE = """
@@ -113,7 +115,8 @@ def _rows(taken: dict[str, list[Round]]) -> Iterator[Row]:
 
 
 def _memory(server: _Server, spans: int) -> Row:
-    """Look at the server's memory while spans go in; the first tenth may fill its caches."""
+    """Look at the server's memory while spans go in, once its caches are full."""
+    server.store(CACHES_FULL_SPANS // SPANS_A_BATCH)
     parts = 20
     sizes = []
     for _ in range(parts):

@@ -143,7 +143,7 @@ class SqliteStore(Store):
         )
         self._points = Readers(self._path, "everyspan-point-reader", threads=1)
         self._searches = Readers(self._path, "everyspan-searcher", threads=SEARCHERS)
-        self._text = TextIndex(self._path)
+        self._text = TextIndex(self._path, is_busy=lambda: self._writer.waiting()[0] > 0)
 
     async def upsert(
         self, rows: Sequence[SpanRow], *, foreign_parents: bool = False, cut_cycles: bool = False

@@ -24,7 +24,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,9 @@ TEXT_BYTES_MAX = 64 * 1024
 """Of a span that are indexed; longer ones are looked at in every search. Chosen."""
 BATCH = 1_000
 POLL_S = 0.5
+BUSY_RESTS = 6
+"""Rests, each as long as the work before, while writes wait: a seventh of a processor indexes as
+many spans as a small machine takes in, about. Measured (`python -m benchmarks ingest`)."""
 
 _TABLES = """
 CREATE VIRTUAL TABLE words USING fts5(
@@ -82,10 +85,12 @@ class TextIndex:
 
     Args:
         store_path: The store's file; it is there.
+        is_busy: Whether writes wait: the index then rests longer, and catches up after.
     """
 
-    def __init__(self, store_path: str) -> None:
+    def __init__(self, store_path: str, *, is_busy: Callable[[], bool] = lambda: False) -> None:
         self._store_path = store_path
+        self._is_busy = is_busy
         self._path = Path(f"{store_path}-text")
         self._readers: dict[int, _Reader] = {}
         self._wake = threading.Condition()
@@ -194,8 +199,7 @@ class TextIndex:
                 started_s = time.monotonic()
                 worked = index.follow(store)
                 self._come_to = index.come_to
-                # Half of a processor at most, and a turn for every other thread.
-                wait_s = max(time.monotonic() - started_s, 0.001) if worked else POLL_S
+                wait_s = self._rest_s(time.monotonic() - started_s) if worked else POLL_S
                 failed = False
             except (apsw.BusyError, apsw.LockedError):
                 wait_s = POLL_S  # Another process is at it.
@@ -214,6 +218,10 @@ class TextIndex:
         for connection in (store, index):
             if connection is not None:
                 connection.close()
+
+    def _rest_s(self, worked_s: float) -> float:
+        """Return how long to leave the processor to others: half of it at least."""
+        return max(worked_s, 0.001) * (BUSY_RESTS if self._is_busy() else 1)
 
     def _go_on(self, wait_s: float) -> bool:
         with self._wake:
