@@ -199,6 +199,8 @@ function Bar({ view, row, line }: { view: TraceView; row: Row; line: Line | null
   const label = duration(BigInt(Math.round(end - row.start)));
   if (right < 0 || left > 1) return <span class="off">{right < 0 ? "‹" : "›"}</span>;
   const open = row.end === null;
+  // No room on either side.
+  const inside = right > 0.85 && left < 0.15;
   return (
     <>
       <span
@@ -219,8 +221,14 @@ function Bar({ view, row, line }: { view: TraceView; row: Row; line: Line | null
         );
       })}
       <span
-        class="lasted"
-        style={right > 0.85 ? { right: `${(1 - left) * 100}%` } : { left: `${right * 100}%` }}
+        class={inside ? "lasted inside" : "lasted"}
+        style={
+          inside
+            ? { right: `${(1 - right) * 100}%` }
+            : right > 0.85
+              ? { right: `${(1 - left) * 100}%` }
+              : { left: `${right * 100}%` }
+        }
       >
         {label}
         {open && "…"}
