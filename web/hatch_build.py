@@ -100,6 +100,8 @@ def _npm() -> Path:
 def _node(*arguments: str) -> None:
     bin_ = _wheel() / "bin"
     environment = {**os.environ, "NO_COLOR": "1"}
+    # The certificates of this machine, not Node's own: a registry may stand behind a company's.
+    environment["NODE_USE_SYSTEM_CA"] = "1"
     environment["PATH"] = f"{bin_}{os.pathsep}{os.environ.get('PATH', '')}"
     ended = subprocess.run(
         [str(bin_ / "node"), *arguments],

@@ -76,6 +76,9 @@ def test_only_the_page_needs_no_key() -> None:
 
 
 def test_the_page_comes_with_its_policy(base_url: str) -> None:
-    policy = httpx2.get(base_url).headers["content-security-policy"]
-    assert "default-src 'none'" in policy
+    reply = httpx2.get(base_url)
+    policy = reply.headers["content-security-policy"]
+    assert "script-src 'self'" in policy
     assert "unsafe" not in policy
+    again = httpx2.get(base_url, headers={"if-none-match": reply.headers["etag"]})
+    assert (again.status_code, again.headers["content-security-policy"]) == (304, policy)

@@ -80,7 +80,8 @@ class _File:
     def reply(self, request: Request, cache: str) -> Response:
         headers = {"cache-control": cache, "etag": self._tag, "vary": "accept-encoding"}
         if request.headers.get("if-none-match") == self._tag:
-            return Response(status_code=304, headers=headers)
+            # With its type, by which it gets the policy of a page, which a browser takes anew.
+            return Response(status_code=304, headers=headers, media_type=self._type)
         accepted = {
             encoding.partition(";")[0].strip()
             for encoding in request.headers.get("accept-encoding", "").split(",")

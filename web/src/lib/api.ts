@@ -242,4 +242,8 @@ export interface Health {
   spans: number;
   waiting: number;
   waiting_bytes: number;
+  size_bytes: number;
+  free_bytes: number | null;
+  unsummarized: number;
+  unindexed: number;
 }

@@ -20,12 +20,14 @@ export interface Feed {
  * Hear of changes after number `after`, or from now on, none twice and none missed, until closed.
  *
  * The browser's own reconnection gives up on some errors and forgets its number where the page made
- * the connection anew; so each break leads to a new connection from the last number.
+ * the connection anew; so each break leads to a new connection from the last number. `onFresh` runs
+ * where the feed begins at a moment of the server's choosing: what is shown may be older.
  */
 export function listen(
   parameters: { trace?: string },
   after: string | null,
   onChange: (data: unknown) => void,
+  onFresh: () => void = () => {},
 ): Feed {
   let source: EventSource | null = null;
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -50,7 +52,10 @@ export function listen(
       downSince.value = null;
     };
     opened.addEventListener("open", (event) => {
-      if (event instanceof MessageEvent) last = event.lastEventId || last;
+      if (!(event instanceof MessageEvent)) return;
+      const isFresh = last === null || (JSON.parse(event.data) as { is_lost: boolean }).is_lost;
+      last = event.lastEventId || last;
+      if (isFresh) onFresh();
     });
     for (const kind of ["traces", "trace"]) {
       opened.addEventListener(kind, (event: MessageEvent<string>) => {

@@ -6,6 +6,7 @@ import type { Page, Trace } from "./api.ts";
 import { get, path, RequestFailed } from "./http.ts";
 
 export const PAGE = 100;
+const LOOK_AGAIN_MS = 1000;
 
 export type Filters = Record<string, string | string[]>;
 
@@ -19,6 +20,7 @@ export class TraceList {
   private readonly next = signal<string | null>(null);
   private abort = new AbortController();
   private filters: Filters = {};
+  private shown: Promise<void> = Promise.resolve();
   private refresh: ReturnType<typeof setTimeout> | undefined;
 
   /** Show what matches, from the start. */
@@ -27,10 +29,15 @@ export class TraceList {
     this.abort.abort();
     this.abort = new AbortController();
     this.waiting.value = [];
-    await this.fetch(null, (page) => {
-      this.rows.value = page.items;
+    this.shown = this.fetch(null, (page) => {
+      // The feed may have told of changes while the page was on its way.
+      const heard = new Map([...this.rows.value, ...this.waiting.value].map((t) => [keyOf(t), t]));
+      const shown = new Set(page.items.map(keyOf));
+      this.rows.value = page.items.map((trace) => later(trace, heard.get(keyOf(trace))));
       this.next.value = page.next;
+      this.waiting.value = this.waiting.value.filter((trace) => !shown.has(keyOf(trace)));
     });
+    await this.shown;
   }
 
   /** Load the next page, if there is one and none is on its way. */
@@ -50,25 +57,42 @@ export class TraceList {
     else await this.show(this.filters);
   }
 
-  /** Take a change of the live feed; `calm` means that new rows may appear by themselves. */
-  take(trace: Trace, calm: boolean): void {
-    const at = this.rows.value.findIndex((row) => keyOf(row) === keyOf(trace));
-    if (at >= 0) {
-      this.rows.value = this.rows.value.with(at, trace);
-      return;
-    }
+  /** Take a change of the live feed; `calm` tells whether new rows may appear by themselves. */
+  take(trace: Trace, calm: () => boolean): void {
+    if (this.update(trace)) return;
     if (Object.keys(this.filters).length > 0) {
       // Only the server knows whether it matches.
-      this.refresh ??= setTimeout(() => this.lookForNew(calm), 1000);
+      this.refresh ??= setTimeout(() => void this.renew(calm), LOOK_AGAIN_MS);
       return;
     }
-    this.add([trace], calm);
+    this.add([trace], calm());
+  }
+
+  /** Look for what changed unheard: rows change in place, new ones are added. */
+  async renew(calm: () => boolean): Promise<void> {
+    clearTimeout(this.refresh);
+    this.refresh = undefined;
+    const signal = this.abort.signal;
+    await this.shown;
+    try {
+      const page = await get<Page<Trace>>(this.address(null), signal);
+      if (signal.aborted) return;
+      const unknown = page.items.filter((trace) => !this.update(trace));
+      if (unknown.length > 0) this.add(unknown, calm());
+    } catch {
+      // The feed says that it is down; the next change looks again.
+    }
   }
 
   /** Show the new ones. */
   reveal(): void {
+    if (this.isSorted) {
+      // Only the server knows where they belong.
+      void this.show(this.filters);
+      return;
+    }
     batch(() => {
-      this.rows.value = [...this.waiting.value, ...this.rows.value];
+      this.rows.value = [...this.waiting.value, ...this.rows.value].sort(latestFirst);
       this.waiting.value = [];
     });
   }
@@ -79,6 +103,20 @@ export class TraceList {
     clearTimeout(this.refresh);
   }
 
+  /** Change the row of a trace, unless it shows something newer; false: it has none. */
+  private update(trace: Trace): boolean {
+    const rows = this.rows.value;
+    const at = rows.findIndex((row) => keyOf(row) === keyOf(trace));
+    const row = rows[at];
+    if (!row) return false;
+    this.rows.value = rows.with(at, later(trace, row));
+    return true;
+  }
+
+  private get isSorted(): boolean {
+    return "sort" in this.filters;
+  }
+
   private add(traces: Trace[], calm: boolean): void {
     const keys = new Set(traces.map(keyOf));
     const waiting = [...traces, ...this.waiting.value.filter((row) => !keys.has(keyOf(row)))].sort(
@@ -87,31 +125,11 @@ export class TraceList {
     // What began before the last row shown is further down.
     const last = this.rows.value.at(-1);
     const fits =
-      last && this.next.value !== null
+      last && this.next.value !== null && !this.isSorted
         ? waiting.filter((row) => latestFirst(row, last) < 0)
         : waiting;
     this.waiting.value = fits;
-    if (calm) {
-      batch(() => {
-        this.reveal();
-        this.rows.value = this.rows.value.toSorted(latestFirst);
-      });
-    }
-  }
-
-  private async lookForNew(calm: boolean): Promise<void> {
-    this.refresh = undefined;
-    const signal = this.abort.signal;
-    try {
-      const page = await get<Page<Trace>>(this.address(null), signal);
-      const known = new Map(this.rows.value.map((row, n) => [keyOf(row), n]));
-      this.add(
-        page.items.filter((row) => !known.has(keyOf(row))),
-        calm,
-      );
-    } catch {
-      // The feed says that it is down; the next change looks again.
-    }
+    if (calm && fits.length > 0) this.reveal();
   }
 
   private async fetch(after: string | null, use: (page: Page<Trace>) => void): Promise<void> {
@@ -151,6 +169,11 @@ let listed: string[] = [];
 
 function keyOf(trace: Trace): string {
   return trace.id;
+}
+
+/** Of two states of a trace the one that was stored last. */
+function later(trace: Trace, other: Trace | undefined): Trace {
+  return other && BigInt(other.change) > BigInt(trace.change) ? other : trace;
 }
 
 function latestFirst(a: Trace, b: Trace): number {

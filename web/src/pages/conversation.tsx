@@ -21,10 +21,15 @@ export function Conversation({ session }: { session: string }) {
   );
   useEffect(() => {
     document.title = `${oneLine(session, 40)} – everyspan`;
-    const feed = listen({}, null, (data) => {
-      const { traces } = data as { traces: Trace[] };
-      if (traces.some((trace) => trace.session === session)) turns.later();
-    });
+    const feed = listen(
+      {},
+      null,
+      (data) => {
+        const { items } = data as { items: Trace[] };
+        if (items.some((trace) => trace.session === session)) turns.later();
+      },
+      turns.later,
+    );
     return () => feed.close();
   }, [session, turns]);
 

@@ -1,7 +1,7 @@
 // Whether anything is lost, and by whom: what producers say of themselves, and how the server is.
 
 import { useEffect } from "preact/hooks";
-import type { Loss, Page, Producer, Health as ServerHealth } from "../lib/api.ts";
+import type { Books as BooksOf, Loss, Page, Producer, Health as ServerHealth } from "../lib/api.ts";
 import { useAnswer } from "../lib/ask.ts";
 import { now } from "../lib/clock.ts";
 import { age, bytes, duration, oneLine, toMs, visible, whole } from "../lib/format.ts";
@@ -9,6 +9,7 @@ import { segment } from "../lib/http.ts";
 import { Failure, Skeleton } from "../parts/failure.tsx";
 
 const EVERY_MS = 3000;
+const BEHIND_MAX = 10_000;
 
 export function Health() {
   const producers = useAnswer<Page<Producer>>(() => "/api/producers?limit=200");
@@ -75,85 +76,75 @@ function Books({ producers }: { producers: readonly Producer[] }) {
     <section class="card">
       <h2>Producers</h2>
       {producers.length === 0 && (
-        <p class="faint">None has reported: other senders' SDKs keep no books.</p>
+        <p class="faint">
+          not reported: everyspan reports its books here; other senders keep none.
+        </p>
       )}
       {producers.map((producer) => (
-        <article key={producer.id} class="producer">
+        <article key={producer.id}>
           <h3>
-            {oneLine(producer.service || "process", 60)}{" "}
+            {oneLine(producer.service || producer.id, 60)}{" "}
             <span class="faint">
-              {oneLine(producer.host, 40)} pid {producer.pid}
-            </span>{" "}
-            <span class={producer.residual === 0 ? "state-complete" : "error"}>
-              residual {whole(producer.residual)}
-            </span>{" "}
-            <span class="faint">
-              {producer.ended ? "ended" : "seen"} {age(now.value - toMs(producer.seen_ns))} ago ·{" "}
-              {whole(producer.open_spans)} open
+              {oneLine(producer.host, 40)} pid {producer.pid}, {producer.ended ? "ended" : "seen"}{" "}
+              {age(now.value - toMs(producer.seen_ns))} ago, {whole(producer.open_spans)} open
             </span>
           </h3>
-          <table>
-            <thead>
-              <tr>
-                <th>to</th>
-                {[
-                  "accepted",
-                  "delivered",
-                  "dropped",
-                  "rejected",
-                  "queued",
-                  "in flight",
-                  "spooled",
-                ].map((name) => (
-                  <th key={name} class="figure">
-                    {name}
-                  </th>
-                ))}
-                <th class="figure">oldest</th>
-              </tr>
-            </thead>
-            <tbody>
-              {producer.destinations.map((books) => (
-                <tr key={books.name}>
-                  <td>{oneLine(books.name, 60)}</td>
-                  <td class="figure">{whole(books.accepted)}</td>
-                  <td class="figure">{whole(books.delivered)}</td>
-                  <td class="figure">
-                    <Reasons counts={books.dropped} />
-                  </td>
-                  <td class="figure">
-                    <Reasons counts={books.rejected} />
-                  </td>
-                  <td class="figure">{whole(books.queued)}</td>
-                  <td class="figure">{whole(books.in_flight)}</td>
-                  <td class="figure">{whole(books.spooled)}</td>
-                  <td class="figure">
-                    {books.oldest_age_s === null
-                      ? "–"
-                      : duration(BigInt(Math.round(books.oldest_age_s * 1e9)))}
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
+          {producer.destinations.map((books) => (
+            <Identity key={books.name} books={books} />
+          ))}
         </article>
       ))}
     </section>
   );
 }
 
-function Reasons({ counts }: { counts: Record<string, number> }) {
-  const reasons = Object.entries(counts);
-  if (reasons.length === 0) return <>0</>;
+/** Where all spans went that a destination accepted: the two sides are equal, or it says so. */
+function Identity({ books }: { books: BooksOf }) {
+  const parts: [string, number][] = [
+    ["delivered", books.delivered],
+    ["dropped", total(books.dropped)],
+    ["rejected", total(books.rejected)],
+    ["queued", books.queued],
+    ["in flight", books.in_flight],
+    ["spooled", books.spooled],
+  ];
+  const residual = parts.reduce((rest, [, spans]) => rest - spans, books.accepted);
+  const reasons = [...Object.entries(books.dropped), ...Object.entries(books.rejected)];
   return (
-    <span class="error">
-      {reasons.map(([reason, spans]) => (
-        <div key={reason}>
-          {whole(spans)} {oneLine(reason, 60)}
-        </div>
-      ))}
-    </span>
+    <div class="books">
+      <strong>{oneLine(books.name, 60)}</strong>
+      <p class="identity">
+        <span>accepted {whole(books.accepted)}</span>
+        {parts.map(([name, spans], n) => (
+          <span key={name} class={isLoss(name) && spans > 0 ? "error" : undefined}>
+            {n === 0 ? "=" : "+"} {name} {whole(spans)}
+          </span>
+        ))}
+      </p>
+      <p class={residual === 0 ? "faint" : "error"}>
+        residual {whole(residual)}
+        {books.oldest_age_s !== null &&
+          `, oldest ${duration(BigInt(Math.round(books.oldest_age_s * 1e9)))}`}
+      </p>
+      {reasons.length > 0 && (
+        <ul>
+          {reasons.map(([reason, spans]) => (
+            <li key={reason}>
+              {visible(reason)} {whole(spans)}
+            </li>
+          ))}
+        </ul>
+      )}
+    </div>
   );
+}
+
+function isLoss(name: string): boolean {
+  return name === "dropped" || name === "rejected";
+}
+
+function total(counts: Record<string, number>): number {
+  return Object.values(counts).reduce((sum, spans) => sum + spans, 0);
 }
 
 function Server({ health }: { health: ServerHealth }) {
@@ -162,18 +153,27 @@ function Server({ health }: { health: ServerHealth }) {
     ["version", health.version],
     ["spans", whole(health.spans)],
     ["waiting to be committed", `${whole(health.waiting)}, ${bytes(health.waiting_bytes)}`],
+    ["waiting to be summed up", behind(health.unsummarized)],
+    ["waiting to be searched", behind(health.unindexed)],
+    ["store", bytes(health.size_bytes)],
+    ["free", health.free_bytes === null ? "not known" : bytes(health.free_bytes)],
   ];
   return (
     <section class="card">
       <h2>Server</h2>
       <dl class="facts">
         {facts.map(([name, value]) => (
-          <>
-            <dt key={`${name}?`}>{name}</dt>
-            <dd key={name}>{value}</dd>
-          </>
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
+          </div>
         ))}
       </dl>
     </section>
   );
+}
+
+/** The server counts so far and no further. */
+function behind(spans: number): string {
+  return spans >= BEHIND_MAX ? `${whole(spans)} or more` : whole(spans);
 }

@@ -77,10 +77,18 @@ export function Traces() {
 
   useEffect(() => {
     const calm = () => !pointerInside.value && (frame.current?.scrollTop ?? 0) === 0;
-    const feed = listen({}, null, (data) => {
-      for (const trace of (data as { traces: Trace[] }).traces) list.take(trace, calm());
-      series.later();
-    });
+    const feed = listen(
+      {},
+      null,
+      (data) => {
+        for (const trace of (data as { items: Trace[] }).items) list.take(trace, calm);
+        series.later();
+      },
+      () => {
+        void list.renew(calm);
+        series.later();
+      },
+    );
     return () => feed.close();
   }, [list, pointerInside, series]);
 
@@ -283,9 +291,13 @@ function Totals({ figures }: { figures: Figures }) {
 }
 
 function FilterBar() {
+  const open = useSignal(false);
   const typed = useRef<ReturnType<typeof setTimeout>>(undefined);
+  const chosen = ["range", "from", "state", ...FILTERS].filter(
+    (name) => name !== "text" && query(name),
+  ).length;
   return (
-    <search class="bar padded filters">
+    <search class={open.value ? "bar padded filters open" : "bar padded filters"}>
       <input
         id="search"
         type="search"
@@ -298,6 +310,14 @@ function FilterBar() {
           typed.current = setTimeout(() => setQuery({ text: value }, "replace"), 250);
         }}
       />
+      <button
+        type="button"
+        class="fold"
+        aria-expanded={open.value}
+        onClick={() => (open.value = !open.value)}
+      >
+        Filters{chosen > 0 && ` (${chosen})`} <span aria-hidden="true">▾</span>
+      </button>
       <select
         aria-label="Time range"
         value={query("from") ? "custom" : query("range")}
