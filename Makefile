@@ -36,7 +36,9 @@ peers:
 	@scripts/venv '$(PYTHON)' .venv-peers benchmarks/requirements.lock
 
 test: web peers
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --ignore=tests/page
+	# By itself: what drives the browser leaves a thread's loops and stack in no state for others.
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup tests/page
 
 test-others:
 	@for version in $(OTHER_PYTHONS); do scripts/test-on $$version || exit 1; done

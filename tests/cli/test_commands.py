@@ -360,7 +360,7 @@ def test_a_store_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     """Exit code 2, no traceback."""
     (tmp_path / "file").write_text("not a database, and longer than its header" * 9)
     for words in (["--store", str(tmp_path / "file")], ["--data-home", str(tmp_path / "file")]):
-        result = run("serve", "--port", "0", *words)
+        result = run("serve", "--port", "0", "--otlp-port", "off", *words)
         assert result.exit_code == 2
         assert re.fullmatch(r"everyspan: .*\n", result.stderr)
 

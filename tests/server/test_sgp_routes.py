@@ -416,7 +416,7 @@ def test_every_reply_says_it_is_everyspan_and_none_redirects(http: httpx2.Client
         ("HEAD", "/healthz", 200),
         ("POST", "/healthz", 405),
         ("GET", "/healthz/", 404),
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
         ("PUT", "/v5/spans", 405),
         ("PUT", "/v5/spans/batch/", 405),
         ("DELETE", "/v5/spans/x", 405),
