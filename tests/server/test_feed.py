@@ -15,8 +15,11 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from everyspan.clock import SYSTEM_CLOCK
 from everyspan.model.ids import new_id
 from everyspan.model.w3c import trace_hex
+from everyspan.server.keys import make_key
+from everyspan.server.stores.sqlite import SqliteStore
 from tests.cli.spans import make_span, make_trace
 from tests.serving import ServerProcess
 from tests.waiting import wait_until
@@ -378,3 +381,26 @@ def test_a_stop_ends_every_stream_at_once(tmp_path: Path) -> None:
         with watching(http, last=last) as events:
             assert named(events, "t2")["spans"] == 5
     again.stop()
+
+
+async def test_a_stream_ends_with_the_key_that_opened_it(tmp_path: Path) -> None:
+    """F5: who may not ask any more is not told either, and nobody without a key once keys are."""
+    path = tmp_path / "spans.db"
+    server = ServerProcess(path, prelude=PRELUDE)
+    # Of its own, as the command line has it.
+    store = SqliteStore(path)
+    try:
+        with client(server.base_url, "a") as http, watching(http) as open_to_all:
+            key, shown = make_key(
+                name="n", accounts=["a"], scopes=["read"], now_ns=SYSTEM_CLOCK.time_ns()
+            )
+            await store.add_key(key)
+            assert list(open_to_all) == []
+            http.headers["x-api-key"] = shown
+            with watching(http) as events:
+                assert await store.revoke_key(key.id)
+                assert list(events) == []
+            assert http.get("/api/traces").status_code == 401
+    finally:
+        await store.close()
+        server.stop()

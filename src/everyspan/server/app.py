@@ -75,7 +75,7 @@ def create_app(store: Store, hosts: Hosts | None = None, *, must_ask_key: bool =
     sgp = [*sgp_routes(store, ingest("sgp"), bodies), *assessment_routes(store, bodies)]
     # The SGP client's environment `local` asks under /public (`sgp` §1).
     public = Mount("/public", Router(sgp, redirect_slashes=False))
-    feed = Feed(store, stopping)
+    feed = Feed(store, keyring, stopping)
     metrics.read(
         "everyspan_feed_viewers",
         "gauge",

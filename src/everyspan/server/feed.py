@@ -7,6 +7,8 @@ F2  A change is told at once; what changes within COALESCE_S after it is told to
 F3  At most VIEWERS_MAX streams are open; beyond, 503. A viewer that does not take what is written
     to it is cut off by the connection's protocol, and costs only itself: nothing is kept for it.
 F4  When the server stops, every stream ends at once; its viewer comes back by number.
+F5  A stream ends with the key that it was opened by: once that is revoked or has expired, nothing
+    more is told. One that was opened without ends when keys come to be asked for.
 
 Commits of this process wake the viewers; those of others are looked for every POLL_S.
 """
@@ -24,10 +26,11 @@ from starlette.types import Receive, Scope, Send
 
 from everyspan.errors import RequestError, StoreBusyError, StoreError
 from everyspan.model.w3c import trace_hex
-from everyspan.server.account import account_of
+from everyspan.server.account import Caller, caller_of
 from everyspan.server.api_items import SpanSkeleton, TraceItem, skeleton, trace_item
 from everyspan.server.api_operation import Operation, Param, Values
 from everyspan.server.checks import TRACE_ID_MAX
+from everyspan.server.keyring import Keyring
 from everyspan.server.stores.base import Store
 from everyspan.server.stores.traces import OutlinePage, SpanPosition
 
@@ -83,8 +86,9 @@ class Feed:
         stopping: Set when the server is about to end.
     """
 
-    def __init__(self, store: Store, stopping: asyncio.Event) -> None:
+    def __init__(self, store: Store, keyring: Keyring, stopping: asyncio.Event) -> None:
         self._store = store
+        self._keyring = keyring
         self._stopping = stopping
         self._viewers = 0
         self._woken = asyncio.Event()
@@ -122,7 +126,7 @@ class Feed:
         )
 
     async def _open(self, request: Request, values: Values) -> Response:
-        account, after = account_of(request), _read_last_id(request)
+        caller, after = caller_of(request), _read_last_id(request)
         after = values["after"] if after is None else after
         trace = values["trace"]
         key = None if trace is None else bytes.fromhex(trace_hex(trace))
@@ -135,7 +139,7 @@ class Feed:
         # A number of another store, or of this one before it was set back, says nothing here.
         is_lost = after is not None and after > now
         start = now if after is None or is_lost else after
-        return _Stream(self._watch(account, key, start, is_lost=is_lost), self._stopping)
+        return _Stream(self._watch(caller, key, start, is_lost=is_lost), self._stopping)
 
     # -- within
 
@@ -153,7 +157,7 @@ class Feed:
         woken.set()
 
     async def _watch(
-        self, account: str, key: bytes | None, after: int, *, is_lost: bool
+        self, caller: Caller, key: bytes | None, after: int, *, is_lost: bool
     ) -> AsyncGenerator[bytes]:
         kind = b"traces" if key is None else b"trace"
         loop = asyncio.get_running_loop()
@@ -165,8 +169,9 @@ class Feed:
             while True:
                 # Taken before the look: what is committed after it sets this one.
                 woken = self._woken
-                news = await self._look(account, key, after)
-                if news is None:
+                news = await self._look(caller.account, key, after)
+                # Asked after the look: a key that ends during it tells nothing.
+                if news is None or not await self._is_let_in(caller):
                     return
                 for number, data in enumerate(news.events, 1):
                     # A stream that breaks in the middle goes on from before.
@@ -185,6 +190,12 @@ class Feed:
                             await woken.wait()
         finally:
             self._viewers -= 1
+
+    async def _is_let_in(self, caller: Caller) -> bool:
+        try:
+            return await self._keyring.still_lets(caller.key)
+        except StoreError:
+            return False
 
     async def _look(self, account: str, key: bytes | None, after: int) -> _News | None:
         place = (account, key, after)

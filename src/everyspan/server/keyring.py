@@ -48,13 +48,19 @@ class Keyring:
             return None
         keys = await self._current()
         key = keys.get(key_id)
-        if key is None or not key.matches(given):
-            return None
-        now_ns = self._clock.time_ns()
-        parent = key if key.parent is None else keys.get(key.parent)
-        if parent is None or not parent.is_active(now_ns) or not key.is_active(now_ns):
+        if key is None or not key.matches(given) or not self._is_active(key.id, keys):
             return None
         return key
+
+    async def still_lets(self, key: Key | None) -> bool:
+        """Whether a caller who was let in would be now; None came without a key.
+
+        Raises:
+            StoreError: It cannot be told now.
+        """
+        if key is None:
+            return not await self.asks()
+        return self._is_active(key.id, await self._current())
 
     async def open_session(self, key: Key) -> tuple[Key, str]:
         """Return a new key that a browser may keep, which ends with `key` or before it."""
@@ -76,6 +82,17 @@ class Keyring:
         """Make a session's key worthless, everywhere within KEPT_S and here at once."""
         await self._store.revoke_key(session.id)
         self._until_s = -1.0
+
+    def _is_active(self, key_id: str, keys: Mapping[str, Key]) -> bool:
+        now_ns = self._clock.time_ns()
+        key = keys.get(key_id)
+        parent = key if key is None or key.parent is None else keys.get(key.parent)
+        return (
+            key is not None
+            and parent is not None
+            and key.is_active(now_ns)
+            and parent.is_active(now_ns)
+        )
 
     async def _current(self) -> Mapping[str, Key]:
         if self._clock.monotonic() >= self._until_s:
