@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,57 @@ def test_what_was_exported_and_imported_is_equal(
         assert (result.exit_code, result.stderr) == (0, "")
         assert "303 lines stored" in result.stdout
         assert stored(url, other) == before
+
+
+def test_what_was_exported_as_otlp_and_imported_is_the_same_spans(
+    url: str, account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`otlp` §4: ids, tree, times, types, statuses, payloads and the count of a trace survive."""
+    error = {"type": "ValueError", "message": "no", "category": "unknown"}
+    spans = make_trace("t1", children=230)
+    spans[3] |= {"status": "ERROR", "metadata": spans[3]["metadata"] | {"__error__": error}}
+    # A conversation comes back in the `parts` form that OTLP has for it: here it is in it already.
+    parts = [{"type": "text", "content": "é"}]
+    spans[4] |= {"type": "COMPLETION", "input": {"messages": [{"role": "user", "parts": parts}]}}
+    spans[5] |= {"group_id": "g/1", "input": {"text": '"é\u2028 \\'}, "status": "CANCELED"}
+    put(url, spans, account)
+    put(url, [make_span("open", trace_id=str(uuid.uuid4()), end_timestamp=None)], account)
+    file = tmp_path / "spans.otlp.jsonl"
+    assert run("export", "--url", url, "--format", "otlp", "-o", str(file)).exit_code == 0
+    assert len(file.read_bytes().splitlines()) == 3
+    before = [json.loads(line) for line in stored(url, account)]
+    monkeypatch.setenv("SGP_ACCOUNT_ID", other := new_id())
+    for _ in range(2):
+        result = run("import", str(file), "--url", url)
+        assert (result.exit_code, result.stderr) == (0, "")
+    after = [json.loads(line) for line in stored(url, other)]
+    times = ("start_timestamp", "end_timestamp")
+    same = ("id", "trace_id", "parent_id", "name", *times, "type", "status", "group_id", "input")
+    by_id = {span["id"]: span for span in after}
+    assert len(after) == len(before) == 232
+    for span in before:
+        twin = by_id[span["id"]]
+        assert [twin.get(key) for key in same] == [span.get(key) for key in same]
+        assert span["metadata"].items() <= twin["metadata"].items()
+    told = json.loads(run("show", "t1", "--json", "--url", url).stdout)["completeness"]
+    assert (told["state"], told["counted"]) == ("complete", 231)
+
+
+def test_a_trace_that_came_under_two_forms_of_its_id_is_one(url: str, account: str) -> None:
+    """otlp:F2: show, audit and export gather it by every form, whichever one is asked for."""
+    trace_id = str(uuid.uuid4())
+    key = trace_id.replace("-", "")
+    root, *children = make_trace(trace_id)[::-1]
+    put(url, [root, *({**child, "trace_id": key} for child in children)], account)
+    for form in (trace_id, key):
+        shown = json.loads(run("show", form, "--json", "--url", url).stdout)
+        assert (shown["completeness"]["state"], len(shown["spans"])) == ("complete", 5)
+        assert len(run("export", form, "--url", url).stdout.splitlines()) == 5
+        audited = CliRunner().invoke(app, ["audit", trace_id, form, "--json", "--url", url])
+        assert audited.exit_code == 0
+        (trace,) = json.loads(audited.stdout)["traces"]
+        assert (trace["state"], trace["stored"]) == ("complete", 5)
+    assert len(json.loads(run("list", "--json", "--url", url).stdout)) == 1
 
 
 def test_traces_are_exported_whole_by_id_or_by_what_they_have(url: str, account: str) -> None:

@@ -19,6 +19,7 @@ from everyspan.cli.options import (
     server_options,
 )
 from everyspan.model.completeness import LATE_S_MAX, Hole, State, Verdict
+from everyspan.model.w3c import trace_hex
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -76,7 +77,9 @@ def audit(
     """
     with open_reader(url) as reader:
         if trace_ids:
-            wanted: Iterable[str] = dict.fromkeys(trace_ids)
+            from everyspan.cli.summary import distinct
+
+            wanted: Iterable[str] = distinct(trace_ids)
             scope = "the traces named"
         elif everything:
             wanted = _traces_since(reader, None)
@@ -121,8 +124,9 @@ def _traces_since(reader: SpanReader, since_s: float | None) -> Iterator[str]:
     seen: set[str] = set()
     for span in reader.search({}, from_ts=None if since_s is None else iso(since_s)):
         trace_id = str(span.get("trace_id"))
-        if trace_id not in seen:
-            seen.add(trace_id)
+        key = trace_hex(trace_id)
+        if key not in seen:
+            seen.add(key)
             yield trace_id
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
+from uuid import UUID
 
 from everyspan.cli.reader import SpanReader
 from everyspan.model.completeness import Tally, Verdict, timestamp_s
@@ -13,6 +14,7 @@ from everyspan.model.usage import NO_TOKENS, UsageTotal
 from everyspan.model.w3c import trace_hex
 
 TRACES_IN_SEARCH_MAX = 50
+"""Each by up to three names."""
 
 _T = TypeVar("_T")
 
@@ -59,22 +61,49 @@ def summaries(reader: SpanReader, trace_ids: Iterable[str]) -> Iterator[TraceSum
     """Yield a summary of every trace named, in order; one with nothing stored included."""
     losses: dict[str, list[dict[str, Any]]] | None = None
     for some in batches(trace_ids, TRACES_IN_SEARCH_MAX):
-        found = {trace_id: TraceSummary(trace_id) for trace_id in some}
-        for span in reader.search({"trace_ids": list(some)}):
-            if (summary := found.get(str(span.get("trace_id")))) is not None:
+        found = {trace_hex(trace_id): TraceSummary(trace_id) for trace_id in some}
+        for span in reader.search({"trace_ids": forms(some)}):
+            if (summary := found.get(trace_hex(str(span.get("trace_id"))))) is not None:
                 summary.add(span)
         if losses is None:
-            losses = _losses(reader)
-        for summary in found.values():
-            for loss in losses.get(trace_hex(summary.trace_id), ()):
+            losses = reported_losses(reader)
+        for key, summary in found.items():
+            for loss in losses.get(key, ()):
                 summary.add_loss(loss)
         yield from found.values()
 
 
-def _losses(reader: SpanReader) -> dict[str, list[dict[str, Any]]]:
-    """Return what producers reported that they lost, by trace; a server may know of none."""
+def forms(trace_ids: Iterable[str]) -> list[str]:
+    """Return every text by which spans of these traces may name them (`otlp:F2`).
+
+    A search goes by the text; one trace may hold spans that came under a UUID, and others that came
+    over OTLP under the same 16 bytes in hex.
+    """
+    names: dict[str, None] = {}
+    for trace_id in trace_ids:
+        key = trace_hex(trace_id)
+        names |= dict.fromkeys((trace_id, key, str(UUID(key))))
+    return list(names)
+
+
+def distinct(trace_ids: Iterable[str]) -> list[str]:
+    """Return ids that name different traces, in their order."""
+    return list({trace_hex(trace_id): trace_id for trace_id in reversed([*trace_ids])}.values())[
+        ::-1
+    ]
+
+
+def reported_losses(
+    reader: SpanReader, trace_id: str | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Return what producers reported that they lost, by `trace_hex`; a server may know of none.
+
+    Args:
+        trace_id: Of this trace; None for all.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     params: dict[str, str | list[str]] = {"limit": "500"}
+    params |= {} if trace_id is None else {"trace_id": trace_id}
     while reader.is_everyspan:
         page = reader.get_json("/api/losses", params)
         for loss in page["items"]:

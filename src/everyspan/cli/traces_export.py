@@ -1,4 +1,4 @@
-"""`everyspan traces export`: spans as they are stored, JSON objects in lines.
+"""`everyspan traces export`: spans as they are stored, or as OTLP, JSON objects in lines.
 
 E1  What is written is complete, or the exit code is 1 and the reason is told. A file has its name
     only once it is complete.
@@ -21,13 +21,22 @@ from everyspan.cli.connection import ReaderError
 from everyspan.cli.options import open_reader, url_option
 from everyspan.cli.reader import SpanReader
 from everyspan.cli.selection import Selection, select, selection_options
-from everyspan.cli.summary import TRACES_IN_SEARCH_MAX, batches
+from everyspan.cli.summary import TRACES_IN_SEARCH_MAX, batches, distinct, forms
 from everyspan.model.text import visible
+from everyspan.model.w3c import trace_hex
 
 
 @click.command()
 @url_option
 @selection_options
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["sgp", "otlp"]),
+    default="sgp",
+    show_default=True,
+    help="A line is a span as it is stored, or an OTLP request of some.",
+)
 @click.option(
     "--output",
     "-o",
@@ -39,12 +48,14 @@ from everyspan.model.text import visible
 def export(
     url: str | None,
     selection: Selection,
+    format_: str,
     output: Path | None,
     trace_ids: tuple[str, ...],
 ) -> None:
     """Write the spans of traces as lines of JSON: of those named, or that match, or of all.
 
-    A trace that matches is written whole. `traces import` reads it back.
+    A trace that matches is written whole. `traces import` reads both formats back; in OTLP, which
+    other tools read too, texts of a span of more than 1 MiB are cut.
 
     Exit code 1 if it is not complete: a trace that was named is not stored, or the server broke
     off in the middle.
@@ -52,7 +63,7 @@ def export(
     \b
     Example:
       everyspan traces export --since 24h --errors --output failed.jsonl
-      everyspan traces export TRACE_ID
+      everyspan traces export TRACE_ID --format otlp
       everyspan traces export | jq -r .name | sort | uniq -c
     """
     if trace_ids and selection:
@@ -60,6 +71,10 @@ def export(
     written = 0
     with open_reader(url) as reader, _output(output) as file:
         lines = _lines(reader, selection, trace_ids)
+        if format_ == "otlp":
+            from everyspan.cli.traces_otlp import otlp_lines
+
+            lines = otlp_lines(lines)
         try:
             for line in lines:
                 file.write(line + b"\n")
@@ -86,15 +101,15 @@ def _lines(reader: SpanReader, selection: Selection, trace_ids: tuple[str, ...])
     if not trace_ids and not selection:
         yield from reader.search_lines({})
         return
-    wanted: Iterable[str] = dict.fromkeys(trace_ids) if trace_ids else select(reader, selection)
+    wanted: Iterable[str] = distinct(trace_ids) if trace_ids else select(reader, selection)
     missing: list[str] = []
     for some in batches(wanted, TRACES_IN_SEARCH_MAX):
         found: set[str] = set()
-        for line in reader.search_lines({"trace_ids": list(some)}):
+        for line in reader.search_lines({"trace_ids": forms(some)}):
             yield line
             if trace_ids:
-                found.add(_decode(line).trace_id)
-        missing += [trace_id for trace_id in some if trace_ids and trace_id not in found]
+                found.add(trace_hex(_decode(line).trace_id))
+        missing += [trace_id for trace_id in some if trace_ids and trace_hex(trace_id) not in found]
     if missing:
         told = ", ".join(visible(trace_id) for trace_id in missing[:5])
         click.echo(f"everyspan: {reader.whose} has no trace {told}", err=True)

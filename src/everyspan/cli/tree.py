@@ -34,7 +34,7 @@ VERDICT_STYLES: Mapping[State, str] = {
 _Span = Mapping[str, Any]
 
 
-def render_tree(spans: Sequence[_Span], *, now_s: float) -> Text:
+def render_tree(spans: Sequence[_Span], *, now_s: float, verdict: Verdict | None = None) -> Text:
     """Return one trace as text: a heading with its verdict, then a line for every span.
 
     Print it with `soft_wrap=True`; its `.plain` is the same without colours.
@@ -42,8 +42,9 @@ def render_tree(spans: Sequence[_Span], *, now_s: float) -> Text:
     Args:
         spans: All spans of one trace as SGP span objects, in any order, at least one.
         now_s: Unix time, for spans still open and the verdict.
+        verdict: Of the trace; None for what its spans alone tell.
     """
-    verdict = assess(spans, now_s=now_s)
+    verdict = assess(spans, now_s=now_s) if verdict is None else verdict
     text = _heading(spans, verdict, now_s=now_s)
     for line in _Tree(spans, now_s=now_s).lines():
         text.append_text(line).append("\n")
