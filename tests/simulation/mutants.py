@@ -19,6 +19,7 @@ from everyspan.queue.waiters import Waiters
 
 _park, _lose, _settle, _start = Backlog.park, Lane._lose, Lane._settle, Lane.start
 _settled, _halves, _wait_s = Intake._settled, verdict._halves, backoff.wait_s
+_reasons, _take_expired = Lane.reasons, Backlog.take_expired
 _add, _shed, _shed_bodies = Waiters.add, Intake._shed, Bodies.shed
 
 
@@ -67,6 +68,14 @@ def _shed_what_flies(self: Bodies, wanted: int, lane: Any, flying: Any) -> Any:
     return _shed_bodies(self, wanted, lane, ())
 
 
+def _name_too_few(self: Lane, seq_max: int) -> dict[str, int]:
+    return {reason: max(1, spans - 1) for reason, spans in _reasons(self, seq_max).items()}
+
+
+def _blame_another(self: Backlog, now_s: float) -> list[tuple[SpanRecord, str]]:
+    return [(record, why and "http 599") for record, why in _take_expired(self, now_s)]
+
+
 def _stay_open(self: Circuit) -> bool:
     self.stores += 1
     return False
@@ -107,6 +116,10 @@ MUTANTS: dict[str, Callable[[], Any]] = {
     "bytes are not given back": lambda: mock.patch.object(Intake, "_settled", _keep_bytes),
     "shed bytes are not given back": lambda: mock.patch.object(Intake, "_shed", _shed_for_nothing),
     "what is in a request is shed": lambda: mock.patch.object(Bodies, "shed", _shed_what_flies),
+    "a flush names too few": lambda: mock.patch.object(Lane, "reasons", _name_too_few),
+    "an expiry has a false cause": lambda: mock.patch.object(
+        Backlog, "take_expired", _blame_another
+    ),
     "the circuit never closes": lambda: mock.patch.object(Circuit, "stored", _stay_open),
     "the limit passes its ceiling": lambda: mock.patch.object(Limiter, "succeeded", _grow),
     "halves lack the middle": lambda: mock.patch.object(verdict, "_halves", _drop_the_middle),

@@ -45,6 +45,7 @@ from tests.simulation.scenario import FOREIGN, SINGLES, Act, Scenario, SpanPlan
 from tests.simulation.world import SimulatedHome, SimulatedLoop, Violation, World
 
 DELIVERED = "delivered"
+LOOP_ENDED = "its event loop ended"
 EPSILON_S = 1e-6
 GRACE_S = 5.0
 
@@ -419,6 +420,11 @@ class Simulation:
             left = [(n, version) for n, version in before if not self._has_answer(n, version)]
             if left and result.ok:
                 raise Violation(f"a flush says ok, without an answer: {left}")
+            for number, spans in Counter(number for number, _ in left).items():
+                lane = self.links[number].lane
+                said = result.left.get(lane.account.name, {}) if lane is not None else {}
+                if sum(said.values()) < spans:
+                    raise Violation(f"a flush names {dict(said)} of {spans} without an answer")
             if left and lasted_s < timeout_s - EPSILON_S and not self._is_waiting_for_itself():
                 raise Violation(f"a flush answered after {lasted_s:g} s, without: {left}")
             if stop and left and self._waiting == 1:
@@ -521,11 +527,17 @@ class Simulation:
         elif reason == SHUTDOWN:
             is_true = self.stopped
         elif reason.startswith("expired"):
-            is_true = record.offered_s + scenario.max_age_s <= now_s + EPSILON_S and (
-                link.backend.was_in_trouble(record.offered_s - 120.0)
-                or bool(lane.moves or scenario.acts)
-                or link.plan.capacity > 0
-                or scenario.max_age_s < 5.0
+            why = reason.removeprefix("expired").removeprefix(" after ")
+            was_told = why in ("", LOOP_ENDED) or any(why in told for told in link.told.values())
+            is_true = (
+                was_told
+                and record.offered_s + scenario.max_age_s <= now_s + EPSILON_S
+                and (
+                    link.backend.was_in_trouble(record.offered_s - 120.0)
+                    or bool(lane.moves or scenario.acts)
+                    or link.plan.capacity > 0
+                    or scenario.max_age_s < 5.0
+                )
             )
         elif link.plan.kind == FOREIGN:
             is_true = told[reason] > 0

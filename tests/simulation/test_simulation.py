@@ -36,6 +36,8 @@ FOUND_AT = {
     "bytes are not given back": 0,
     "shed bytes are not given back": 26,
     "what is in a request is shed": 46,
+    "a flush names too few": 29,
+    "an expiry has a false cause": 3,
     "the circuit never closes": 29,
     "the limit passes its ceiling": 2,
     "halves lack the middle": 20,
