@@ -29,6 +29,7 @@ from everyspan.server.assessments import (
 from everyspan.server.body import Bodies
 from everyspan.server.checks import ID_MAX, TRACE_ID_MAX, Checks
 from everyspan.server.json_body import decode_json
+from everyspan.server.json_reply import json_reply
 from everyspan.server.stores.base import Store
 from everyspan.server.timestamps import format_timestamp
 
@@ -119,7 +120,7 @@ class _Annotations:
         if trace is None:
             raise RequestError(404, "TRACE_NOT_FOUND", "no trace has this id")
         found = await self._store.assessments(account, trace_id=trace.summary.trace_id)
-        return _json(AnnotationList([_item(one) for one in found]))
+        return json_reply(AnnotationList([_item(one) for one in found]))
 
     async def add(self, request: Request, _values: Values) -> Response:
         async with self._bodies.read(request) as body:
@@ -127,7 +128,7 @@ class _Annotations:
         made = await self._store.add_assessment(
             account_of(request), draft, author_of(caller_of(request))
         )
-        return _json(_item(made))
+        return json_reply(_item(made))
 
     async def delete(self, request: Request, values: Values) -> Response:
         author = author_of(caller_of(request))
@@ -169,7 +170,3 @@ def _item(assessment: Assessment) -> AnnotationItem:
         made=format_timestamp(assessment.created_ns),
         changed=format_timestamp(assessment.updated_ns),
     )
-
-
-def _json(answer: AnnotationItem | AnnotationList) -> Response:
-    return Response(msgspec.json.encode(answer), media_type="application/json")

@@ -26,6 +26,7 @@ from everyspan.server.account import account_of
 from everyspan.server.api_operation import Operation, Param, Values
 from everyspan.server.body import Bodies
 from everyspan.server.json_body import decode_json
+from everyspan.server.json_reply import json_reply
 from everyspan.server.paging import AFTER_PARAM, LIMIT_PARAM, Int64, parse_cursor, to_cursor
 from everyspan.server.producers import Loss, LossQuery, Producer
 from everyspan.server.stores.base import Store
@@ -192,7 +193,7 @@ class _Producers:
         )
         page, more = found[:limit], found[limit:]
         end = page[-1] if more else None
-        return _json(
+        return json_reply(
             ProducerPage(
                 items=[_item(one) for one in page],
                 next=None if end is None else to_cursor((end.seen_ns, end.id)),
@@ -206,7 +207,7 @@ class _Producers:
             raise RequestError(404, "PRODUCER_NOT_FOUND", "no producer has this id")
         query = LossQuery(account=account, producer=producer_id, limit=LOSSES_SHOWN)
         losses = await self._store.losses(query)
-        return _json(
+        return json_reply(
             ProducerDetail(producer=_item(found), losses=[_loss_item(loss) for loss in losses])
         )
 
@@ -225,7 +226,7 @@ class _Producers:
         page, more = found[:limit], found[limit:]
         items = [_loss_item(loss) for loss in page]
         end = items[-1] if more else None
-        return _json(
+        return json_reply(
             LossPage(
                 items=items,
                 next=None if end is None else to_cursor((int(end.told_ns), end.trace, end.part)),
@@ -270,7 +271,3 @@ def _loss_item(loss: Loss) -> LossItem:
         lost=losses.lost,
         total=losses.total,
     )
-
-
-def _json(answer: msgspec.Struct) -> Response:
-    return Response(msgspec.json.encode(answer), media_type="application/json")

@@ -7,7 +7,7 @@ Q3  What a parameter may be is declared; everything else is a 422 that names it.
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import get_args
 
 import msgspec
 from starlette.requests import Request
@@ -21,6 +21,7 @@ from everyspan.server.account import account_of
 from everyspan.server.api_operation import Operation, Param, Values
 from everyspan.server.checks import ID_MAX, TRACE_ID_MAX
 from everyspan.server.envelope import VERSION
+from everyspan.server.json_reply import json_reply
 from everyspan.server.paging import (
     AFTER_PARAM,
     CURSOR_MAX,
@@ -313,13 +314,13 @@ class _Traces:
                 limit=values["limit"],
             ),
         )
-        return _json(items.TraceList(*_listed(page, sort), partial))
+        return json_reply(items.TraceList(*_listed(page, sort), partial))
 
     async def show(self, request: Request, values: Values) -> Response:
         trace = await self._store.get_trace(account_of(request), _key(values))
         if trace is None:
             raise _no_trace()
-        return _json(items.trace_item(trace))
+        return json_reply(items.trace_item(trace))
 
     async def spans(self, request: Request, values: Values) -> Response:
         account, key = account_of(request), _key(values)
@@ -336,14 +337,14 @@ class _Traces:
         if page.has_next:
             last = page.spans[-1]
             next_cursor = to_cursor(SpanPosition(last.start_ns, last.id, last.trace_id))
-        return _json(items.skeleton(page, next_cursor=next_cursor))
+        return json_reply(items.skeleton(page, next_cursor=next_cursor))
 
     async def span(self, request: Request, values: Values) -> Response:
-        return _json(items.span_item(await self._span(request, values)))
+        return json_reply(items.span_item(await self._span(request, values)))
 
     async def payload(self, request: Request, values: Values) -> Response:
         payload = _payload(await self._span(request, values), values["field"])
-        return _json(items.piece(payload, values["offset"], values["length"]))
+        return json_reply(items.piece(payload, values["offset"], values["length"]))
 
     async def download(self, request: Request, values: Values) -> Response:
         field = values["field"]
@@ -365,7 +366,7 @@ class _Traces:
                 limit=values["limit"],
             ),
         )
-        return _json(items.Conversation(session, *_listed(page, "start")))
+        return json_reply(items.Conversation(session, *_listed(page, "start")))
 
     async def facets(self, request: Request, values: Values) -> Response:
         filter_ = TraceFilter(
@@ -373,7 +374,7 @@ class _Traces:
         )
         facet = values["facet"]
         found = await self._store.facet_values(filter_, _FACETS[facet], limit=values["limit"])
-        return _json(
+        return json_reply(
             items.FacetList(facet, [items.FacetItem(one.value, one.traces) for one in found])
         )
 
@@ -388,7 +389,7 @@ class _Traces:
                     format_timestamp(start_ns), str(start_ns), items.figure_item(figures)
                 )
             )
-        return _json(
+        return json_reply(
             items.SeriesAnswer(
                 str(series.bucket_ns), items.figure_item(series.total), buckets, partial
             )
@@ -402,7 +403,7 @@ class _Traces:
             group_by=values["by"],
             limit=values["limit"],
         )
-        return _json(
+        return json_reply(
             items.OverviewAnswer(
                 [
                     items.GroupItem(one.value, items.figure_item(one.figures))
@@ -416,7 +417,7 @@ class _Traces:
 
     async def health(self, _request: Request, _values: Values) -> Response:
         health = await self._store.health()
-        return _json(
+        return json_reply(
             items.HealthAnswer(
                 status="ok" if health.ok else "failing",
                 version=VERSION,
@@ -523,7 +524,3 @@ def _payload(row: SpanRow, field: str) -> bytes:
 
 def _no_trace() -> RequestError:
     return RequestError(404, "TRACE_NOT_FOUND", "no trace has this id")
-
-
-def _json(answer: Any) -> Response:
-    return Response(msgspec.json.encode(answer), media_type="application/json")

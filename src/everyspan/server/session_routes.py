@@ -16,6 +16,7 @@ from everyspan.server.account import caller_of
 from everyspan.server.api_operation import Operation, Values
 from everyspan.server.body import Bodies
 from everyspan.server.json_body import decode_json
+from everyspan.server.json_reply import json_reply
 from everyspan.server.keyring import Keyring
 from everyspan.server.keys import EVERY_ACCOUNT, SCOPES, SESSION_COOKIE, Key, Scope
 from everyspan.server.timestamps import format_timestamp
@@ -85,13 +86,13 @@ class _Sessions:
         async with self._bodies.read(request) as body:
             given = decode_json(_decode_login, body).key
         if not await self._keyring.asks():
-            return _json(Session(keys_required=False))
+            return json_reply(Session(keys_required=False))
         key = await self._keyring.find(given.strip())
         if key is None:
             raise RequestError(401, "KEY_REFUSED", "the key is unknown, revoked or expired")
         session, shown = await self._keyring.open_session(key)
         assert session.expires_ns is not None
-        reply = _json(_session(session))
+        reply = json_reply(_session(session))
         reply.set_cookie(
             SESSION_COOKIE,
             shown,
@@ -107,13 +108,13 @@ class _Sessions:
         key = caller_of(request).key
         if key is not None and key.parent is not None:
             await self._keyring.close_session(key)
-        reply = _json({})
+        reply = json_reply({})
         reply.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")
         return reply
 
     async def show(self, request: Request, _values: Values) -> Response:
         key = caller_of(request).key
-        return _json(Session(keys_required=False) if key is None else _session(key))
+        return json_reply(Session(keys_required=False) if key is None else _session(key))
 
 
 def _session(key: Key) -> Session:
@@ -124,7 +125,3 @@ def _session(key: Key) -> Session:
         name=key.name,
         expires=None if key.expires_ns is None else format_timestamp(key.expires_ns),
     )
-
-
-def _json(body: object) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")

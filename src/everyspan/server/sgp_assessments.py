@@ -27,6 +27,7 @@ from everyspan.server.assessments import (
 from everyspan.server.body import Bodies
 from everyspan.server.checks import ID_MAX, TRACE_ID_MAX, Checks
 from everyspan.server.json_body import Loc, decode_json
+from everyspan.server.json_reply import json_reply
 from everyspan.server.problem import Detail, InvalidRequestError
 from everyspan.server.sgp_project import refuse_project
 from everyspan.server.stores.base import Store
@@ -108,7 +109,7 @@ class _Assessments:
         made = await self._store.add_assessment(
             account_of(request), draft, author_of(caller_of(request))
         )
-        return _json(_to_out(made))
+        return json_reply(_to_out(made))
 
     async def retrieve(self, request: Request) -> Response:
         """GET /v5/span-assessments/{id}."""
@@ -130,7 +131,7 @@ class _Assessments:
         id_, author = request.path_params["assessment_id"], author_of(caller_of(request))
         if not await self._store.delete_assessment(account_of(request), id_, author):
             raise _not_found()
-        return _json(_DeletedOut(id_))
+        return json_reply(_DeletedOut(id_))
 
     async def list(self, request: Request) -> Response:
         """GET /v5/span-assessments: those of a span, or of all spans of a trace."""
@@ -149,7 +150,7 @@ class _Assessments:
         found = await self._store.assessments(
             account_of(request), span_id=span_id, trace_id=trace_id, kind=kind
         )
-        return _json(_ListOut([_to_out(each) for each in found]))
+        return json_reply(_ListOut([_to_out(each) for each in found]))
 
 
 def decode_draft(body: bytes) -> Draft:
@@ -222,12 +223,8 @@ def _to_out(assessment: Assessment) -> _AssessmentOut:
 def _one_or_404(assessment: Assessment | None) -> Response:
     if assessment is None:
         raise _not_found()
-    return _json(_to_out(assessment))
+    return json_reply(_to_out(assessment))
 
 
 def _not_found() -> RequestError:
     return RequestError(404, "ASSESSMENT_NOT_FOUND", "no assessment has this id")
-
-
-def _json(answer: _AssessmentOut | _ListOut | _DeletedOut) -> Response:
-    return Response(msgspec.json.encode(answer), media_type="application/json")
