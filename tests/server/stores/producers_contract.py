@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from everyspan.model.report import DestinationReport, PartLosses, ProducerReport
+from everyspan.model.report import REASONS_MAX, DestinationReport, PartLosses, ProducerReport
 from everyspan.model.w3c import trace_hex
 from everyspan.server.producers import LossQuery
 from everyspan.server.stores.base import Store
@@ -61,6 +61,20 @@ class ProducersContract:
     @pytest.fixture
     def store(self) -> Store:
         raise NotImplementedError
+
+    async def test_reasons_of_a_part_stay_bounded_however_many_reports_bring_others(
+        self, store: Store
+    ) -> None:
+        """P4."""
+        for seq in range(1, 4):
+            reasons = {f"{seq} {n}": n + 1 for n in range(REASONS_MAX - 40)}
+            report = make_report(
+                seq=seq, losses=[PartLosses(trace_id="t", part="p-1", lost=reasons)]
+            )
+            assert await store.put_report("a", "p", report) is True
+        (losses,) = await told(store)
+        assert len(losses.lost) == REASONS_MAX
+        assert losses.lost["1 7"] == 8
 
     async def test_a_report_comes_back_whole(self, store: Store) -> None:
         """P11: without its losses, which are asked for by trace."""

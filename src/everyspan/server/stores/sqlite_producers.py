@@ -11,7 +11,7 @@ from typing import Any
 import apsw
 import msgspec
 
-from everyspan.model.report import PartLosses, ProducerReport
+from everyspan.model.report import REASONS_MAX, PartLosses, ProducerReport
 from everyspan.model.w3c import trace_hex
 from everyspan.server.producers import PRODUCERS_MAX, SILENT_NS_MAX, Loss, LossQuery, Producer
 from everyspan.server.stores.sqlite_traces import mark_due
@@ -84,10 +84,14 @@ def _put_losses(
 
 
 def merged(old: PartLosses, new: PartLosses) -> PartLosses:
-    """Return what both tell of one part: the greater figure is the later one."""
+    """Return what both tell of one part: the greater figure is the later one.
+
+    At most REASONS_MAX reasons, as in a report: those that came first.
+    """
     lost = dict(old.lost)
     for reason, spans in new.lost.items():
-        lost[reason] = max(spans, lost.get(reason, 0))
+        if reason in lost or len(lost) < REASONS_MAX:
+            lost[reason] = max(spans, lost.get(reason, 0))
     totals = [one.total for one in (old, new) if one.total is not None]
     return msgspec.structs.replace(old, lost=lost, total=max(totals, default=None))
 
