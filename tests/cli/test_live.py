@@ -8,7 +8,6 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -16,25 +15,12 @@ import pytest
 from click.testing import CliRunner
 
 from everyspan.cli.app import app
-from everyspan.model.ids import new_id
 from tests.cli.spans import T0_S, make_span, make_trace
 from tests.cli.test_transfer import put
-from tests.serving import ServerProcess, serving
+from tests.serving import ServerProcess
 from tests.waiting import wait_until
 
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serving() as base_url:
-        yield base_url
-
-
-@pytest.fixture(autouse=True)
-def account(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.delenv("EVERYSPAN_ENDPOINT", raising=False)
-    name = new_id()
-    monkeypatch.setenv("SGP_ACCOUNT_ID", name)
-    return name
+pytestmark = pytest.mark.usefixtures("account")
 
 
 def listed(url: str, *words: str) -> list[str]:

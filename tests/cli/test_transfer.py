@@ -24,7 +24,9 @@ from everyspan.testing import FaultServer, faults
 from everyspan.testing.exchange import Request
 from everyspan.testing.faults import Answer
 from tests.cli.spans import T0_S, Span, make_span, make_trace
-from tests.serving import ServerProcess, serving
+from tests.serving import ServerProcess
+
+pytestmark = pytest.mark.usefixtures("account")
 
 ODD: dict[str, Any] = {
     "input": {"big": 2**60 + 1, "exact": 0.1, "text": 'é😀\u2028 \\ " \x7f', "null": None},
@@ -32,21 +34,6 @@ ODD: dict[str, Any] = {
     "group_id": "g/1",
     "application_variant_id": "v",
 }
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with serving() as base_url:
-        yield base_url
-
-
-@pytest.fixture(autouse=True)
-def account(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each test has an account of its own, and starts with it."""
-    monkeypatch.delenv("EVERYSPAN_ENDPOINT", raising=False)
-    name = new_id()
-    monkeypatch.setenv("SGP_ACCOUNT_ID", name)
-    return name
 
 
 def run(*words: str, stdin: bytes | None = None) -> Result:
