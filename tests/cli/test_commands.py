@@ -330,7 +330,7 @@ def start(*words: str, **environment: str) -> subprocess.Popen[str]:
 
 def test_serve_says_where_it_is_and_how_to_reach_it(tmp_path: Path) -> None:
     """Command line: address, store path, how to point an agent at it; Ctrl-C is success."""
-    process = start("serve", "--port", "0", XDG_DATA_HOME=str(tmp_path))
+    process = start("serve", "--port", "0", "--otlp-port", "off", XDG_DATA_HOME=str(tmp_path))
     assert process.stdout is not None
     greeting = [process.stdout.readline() for _ in range(6)]
     url = greeting[0].split()[2]
@@ -345,6 +345,22 @@ def test_serve_says_where_it_is_and_how_to_reach_it(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, "")
+
+
+def test_serve_on_every_address_names_one_that_can_be_asked(tmp_path: Path) -> None:
+    """And says what is needed from elsewhere."""
+    store = str(tmp_path / "s.sqlite")
+    assert run("keys", "create", "--store", store).exit_code == 0
+    words = ("--host", "0.0.0.0", "--port", "0", "--otlp-port", "off", "--store", store)
+    process = start("serve", *words)
+    assert process.stdout is not None
+    greeting = [process.stdout.readline() for _ in range(6)]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    found = re.fullmatch(r"everyspan serves (http://127\.0\.0\.1:(\d+)) \(.*\)\n", greeting[0])
+    assert found is not None
+    assert greeting[4] == f"  elsewhere  port {found[2]} of this machine, with a key\n"
+    assert greeting[5] == f"  a browser  {found[1]}\n"
 
 
 def test_a_taken_port_is_bad_usage_and_names_the_holder(server: Server, tmp_path: Path) -> None:

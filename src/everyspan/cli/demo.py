@@ -296,7 +296,7 @@ class Result:
             print_text(render_tree(spans, now_s=time.time()))
             print()
         command = _command()
-        print("Next, with the spans of this run, which are kept:")
+        print("Next, with the spans of this run, which are kept (serve shows them in a browser):")
         print(f"  {command} serve --store {self.store}")
         print(f"  {command} traces show {trace_id}")
         print(f"  {command} audit\n")

@@ -156,16 +156,23 @@ def default_store(data_home: str | None) -> Path:
     return home / "everyspan" / "traces.sqlite"
 
 
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""What means all addresses of a machine is none that can be asked; this one is on it."""
+
+
 def _greeting(host: str, port: int, otlp_port: int | None, store: Path) -> str:
-    name = f"http://{f'[{host}]' if ':' in host else host}"
-    url = f"{name}:{port}"
+    here = _EVERY_ADDRESS.get(host, host)
+    url = f"http://{f'[{here}]' if ':' in here else here}:{port}"
+    elsewhere = "" if here == host else f"  elsewhere  port {port} of this machine, with a key\n"
     second = f"  or         nothing: it listens on {otlp_port} as well\n" if otlp_port else ""
-    option = "" if port == 5003 else f" --url {url}"
+    option = "" if url == "http://127.0.0.1:5003" else f" --url {url}"
     return (
         f"everyspan serves {url} (Ctrl-C ends it)\n"
         f"  store      {store}\n"
         f'  an agent   everyspan.configure("{url}")\n'
         f"  or         export EVERYSPAN_ENDPOINT={url}\n"
+        f"{elsewhere}"
+        f"  a browser  {url}\n"
         f"  SGP        export SGP_CLIENT_BASE_URL={url}\n"
         f"  OTLP       export OTEL_EXPORTER_OTLP_ENDPOINT={url}\n"
         f"{second}"
