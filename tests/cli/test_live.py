@@ -62,6 +62,8 @@ def test_tail_goes_on_when_the_server_comes_back(tmp_path: Path, account: str) -
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ},
+        # Whoever runs these tests in the background has children that do not hear Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert process.stderr is not None
