@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.sources import parse
+
 TESTS = Path(__file__).parent
 DATA = TESTS.parent / "docs" / "rules.toml"
 PAGE = TESTS.parent / "docs" / "rules.md"
@@ -68,7 +70,7 @@ def cited(sources: Any) -> dict[Rule, list[str]]:
     """Return the tests that cite each rule, in order of their files and lines."""
     found: dict[Rule, list[str]] = {}
     for path in sorted(TESTS.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parse(path)):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             if node.name.startswith("test_"):

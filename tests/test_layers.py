@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.sources import parse
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "everyspan"
 
@@ -226,7 +228,3 @@ def is_package(path: Path) -> bool:
 
 def sources() -> Iterator[Path]:
     return PACKAGE.rglob("*.py")
-
-
-def parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import everyspan
+from tests.sources import parse
 
 SOURCE = Path(everyspan.__file__)
 TYPED_USE = Path(__file__).parent / "typing" / "api.py"
@@ -31,7 +32,7 @@ def test_all_is_what_can_be_loaded() -> None:
 
 def test_the_type_checker_sees_what_loads() -> None:
     """P10: names are loaded when first used, so they are written twice."""
-    tree = ast.parse(SOURCE.read_text(encoding="utf-8"))
+    tree = parse(SOURCE)
     (block,) = [
         node
         for node in tree.body
@@ -68,7 +69,7 @@ def test_every_public_name_is_used_where_types_are_checked() -> None:
     """`make check` has mypy look at tests/typing/api.py: a new name's use belongs there."""
     used = {
         node.attr
-        for node in ast.walk(ast.parse(TYPED_USE.read_text(encoding="utf-8")))
+        for node in ast.walk(parse(TYPED_USE))
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "everyspan"
     }
     assert [name for name in everyspan.__all__ if name not in used] == []

@@ -23,6 +23,7 @@ from everyspan import AsyncTracer, SettingsError, Span, SpanStatus, adk
 from everyspan.adk import TracingModule, TracingService
 from tests.peers import PYTHON
 from tests.recording import Recording
+from tests.sources import parse
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 NO_DEFAULT = inspect.Parameter.empty
@@ -448,7 +449,7 @@ def originals() -> dict[str, Function]:
     (library,) = PYTHON.parents[1].glob("lib/python*/site-packages/agentex/lib")
     functions: dict[str, Function] = {}
     for file in ("adk/_modules/tracing.py", "core/services/adk/tracing.py"):
-        for node in ast.walk(ast.parse((library / file).read_text(encoding="utf-8"))):
+        for node in ast.walk(parse(library / file)):
             if isinstance(node, ast.ClassDef):
                 for item in node.body:
                     if isinstance(item, Function) and not item.name.startswith("_tracing"):
